@@ -1,0 +1,67 @@
+/**
+ * Node addresses: an IPv4 or IPv6 address in its canonical text form, which is a node's identity, its S3 key and its
+ * file name in the tree.
+ */
+import type * as Brand from "effect/Brand";
+import * as ParseResult from "effect/ParseResult";
+import * as Schema from "effect/Schema";
+import { BlockList, isIP, isIPv4, SocketAddress } from "node:net";
+
+/** Canonical text of an IPv4 or IPv6 address (RFC 5952, lower case, no zone). */
+export type Address = string & Brand.Brand<"nameq/Address">;
+
+/** The host name under which every tree lists its own node's features, whatever the node's address. */
+export const ownHost = "127.0.0.1" as Address;
+
+/** The canonical form of `text`, or undefined when it is no address. A zone (`%eth0`) is no part of an identity. */
+export const parse = (text: string): Address | undefined => {
+  const family = isIP(text);
+  if (family === 0 || text.includes("%")) return undefined;
+  return (family === 4 ? text : new SocketAddress({ address: text, family: "ipv6" }).address) as Address;
+};
+
+/** Decodes any spelling of an address to its canonical text. */
+export const Address = Schema.transformOrFail(Schema.String, Schema.String as unknown as Schema.Schema<Address>, {
+  strict: true,
+  decode: (text, _, ast) => {
+    const address = parse(text);
+    return address === undefined
+      ? ParseResult.fail(
+          new ParseResult.Type(ast, text, "expected an IPv4 or IPv6 address such as 10.0.0.1 or fd00::1"),
+        )
+      : ParseResult.succeed(address);
+  },
+  encode: ParseResult.succeed,
+}).annotations({ identifier: "Address" });
+
+/** 4 or 6. */
+export const family = (address: Address): 4 | 6 => (isIPv4(address) ? 4 : 6);
+
+const never = new BlockList();
+never.addSubnet("0.0.0.0", 8);
+never.addSubnet("169.254.0.0", 16);
+never.addSubnet("224.0.0.0", 3); // multicast, reserved, broadcast
+never.addAddress("::", "ipv6");
+never.addSubnet("::ffff:0:0", 96, "ipv6");
+never.addSubnet("fe80::", 10, "ipv6");
+never.addSubnet("ff00::", 8, "ipv6");
+
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8);
+loopback.addAddress("::1", "ipv6");
+
+const within = (list: BlockList, address: Address): boolean =>
+  list.check(address, family(address) === 4 ? "ipv4" : "ipv6");
+
+/** True for 127.0.0.0/8 and ::1. */
+export const isLoopback = (address: Address): boolean => within(loopback, address);
+
+/**
+ * Whether `address` may be a node: unicast, not unspecified, link-local, multicast, broadcast or IPv4-mapped; and not
+ * 127.0.0.1, which names own features in every tree. Loopback addresses are for nodes on loopback: see `mayBePeer`.
+ */
+export const mayBeNode = (address: Address): boolean => address !== ownHost && !within(never, address);
+
+/** Whether a node at `own` may have a peer at `address`: loopback peers only when `own` is loopback too. */
+export const mayBePeer = (address: Address, own: Address): boolean =>
+  address !== own && mayBeNode(address) && (!isLoopback(address) || isLoopback(own));

@@ -1,0 +1,108 @@
+/** Features: a name, a value that is exact JSON text, and the set of them that a node advertises. */
+import * as Brand from "effect/Brand";
+import * as Schema from "effect/Schema";
+import * as Json from "./Json.js";
+
+const namePattern = /^[A-Za-z0-9_-]{1,255}$/;
+
+/** One or more of `A-Z a-z 0-9 - _`, at most 255 characters (a file name's limit). */
+export const FeatureName = Schema.String.pipe(
+  Schema.pattern(namePattern, { message: () => "a feature name has 1 to 255 of the characters A-Z a-z 0-9 - _" }),
+  Schema.brand("nameq/FeatureName"),
+).annotations({ identifier: "FeatureName" });
+export type FeatureName = typeof FeatureName.Type;
+
+/** Whether `name` may be a feature's name, and so a directory's name in the tree. */
+export const isFeatureName = (name: string): name is FeatureName => namePattern.test(name);
+
+/** A feature's value: canonical JSON text (see `Json`), never a JavaScript number. */
+export type FeatureValue = string & Brand.Brand<"nameq/FeatureValue">;
+export const FeatureValue = Brand.nominal<FeatureValue>();
+
+/** The canonical value that a JSON text means, or where it is no JSON. */
+export const parseValue = (text: string): FeatureValue | Json.JsonFault => {
+  const value = Json.compact(text);
+  return Json.isFault(value) ? value : FeatureValue(value);
+};
+
+const fileBase = 4096;
+const fileFactor = 4;
+
+/**
+ * What a tree file or feature file holds: the value indented with tabs, and a newline. Deep nesting would multiply the
+ * size, so a text that grows past 4 KiB + 4 times its compact size stays compact.
+ */
+export const fileText = (value: FeatureValue): string =>
+  `${Json.indent(value, fileBase + fileFactor * value.length) ?? value}\n`;
+
+/** Most features that one node may advertise. Source: PROTOCOL, section 1. */
+export const maxFeatures = 4096;
+
+/** What one node advertises. Immutable; `text` is compared before anything is parsed. */
+export interface FeatureSet {
+  /** JSON text of the object, as it was received or canonical with sorted names: equal texts mean equal sets. */
+  readonly text: string;
+  readonly entries: ReadonlyMap<FeatureName, FeatureValue>;
+}
+
+/** No features. */
+export const empty: FeatureSet = { text: "{}", entries: new Map() };
+
+/** The set with these entries; its text is canonical (names sorted, values compact). */
+export const fromEntries = (entries: Iterable<readonly [FeatureName, FeatureValue]>): FeatureSet => {
+  const sorted = new Map([...entries].toSorted(([a], [b]) => (a < b ? -1 : 1)));
+  if (sorted.size === 0) return empty;
+  const text = `{${[...sorted].map(([name, value]) => `"${name}":${value}`).join(",")}}`;
+  return { text, entries: sorted };
+};
+
+/** A parsed set, and the names in it that were refused (at most 8 of them, each cut at 64 characters). */
+export interface ParsedSet {
+  readonly set: FeatureSet;
+  readonly refused: ReadonlyArray<string>;
+}
+
+/**
+ * Reads the JSON object at `scanner.at` as a feature set, and moves past it. A member with a bad name is refused alone;
+ * a fault refuses the whole. Values are slices of one copy of the object's text, so the document is not kept alive.
+ */
+export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "too-many" => {
+  const start = scanner.at;
+  const bounds: Array<{
+    readonly name: FeatureName;
+    readonly from: number;
+    readonly to: number;
+    readonly loose: boolean;
+  }> = [];
+  const refused: Array<string> = [];
+  let members = 0;
+  const ok = scanner.skipMembers(-1, (key, from, to) => {
+    members++;
+    const name = Json.unquote(key);
+    if (isFeatureName(name)) {
+      if (bounds.length <= maxFeatures) bounds.push({ name, from, to, loose: scanner.loose });
+    } else if (refused.length < 8) {
+      refused.push(name.slice(0, 64));
+    }
+  });
+  if (!ok) return scanner.fault();
+  if (bounds.length > maxFeatures) return "too-many";
+  if (members === 0) return { set: empty, refused };
+  const text = Buffer.from(scanner.text.slice(start, scanner.at)).toString();
+  const entries = new Map<FeatureName, FeatureValue>();
+  for (const { name, from, to, loose } of bounds) {
+    const raw = text.slice(from - start, to - start);
+    entries.set(name, FeatureValue(loose ? Json.canonical(raw) : raw));
+  }
+  return { set: { text, entries }, refused };
+};
+
+/** Reads a JSON object text (`-features`, an S3 object's `features`). */
+export const parseSet = (text: string): ParsedSet | Json.JsonFault | "too-many" => {
+  const scanner = new Json.Scanner(text);
+  scanner.skipSpace();
+  const parsed = scanSet(scanner);
+  if (parsed === "too-many" || Json.isFault(parsed)) return parsed;
+  scanner.skipSpace();
+  return scanner.at === text.length ? parsed : scanner.fault();
+};

@@ -1,0 +1,304 @@
+/**
+ * Exact JSON text: validate, compact and indent without ever turning a number into a JavaScript number.
+ *
+ * The canonical form is the one of the existing program: no insignificant white space, and `<`, `>`, `&`, U+2028 and
+ * U+2029 inside strings written as `\u003c` and so on. Everything else (number spelling, key order, duplicate keys,
+ * escapes) stays as it was written.
+ */
+
+/** Deepest nesting of arrays and objects that is accepted anywhere. Source: PROTOCOL, section 1. */
+export const maxDepth = 64;
+
+/** Where and why a text is not JSON. `offset` counts UTF-16 code units from the start of the text. */
+export interface JsonFault {
+  readonly _tag: "JsonFault";
+  readonly offset: number;
+  readonly reason: "syntax" | "depth";
+}
+
+const fault = (offset: number, reason: JsonFault["reason"]): JsonFault => ({ _tag: "JsonFault", offset, reason });
+
+/** True for the fault that the functions of this module return in place of a result. */
+export const isFault = (value: unknown): value is JsonFault =>
+  typeof value === "object" && value !== null && "_tag" in value && value._tag === "JsonFault";
+
+const isDigit = (code: number): boolean => code >= 48 && code <= 57;
+const isHex = (code: number): boolean => isDigit(code) || (code >= 97 && code <= 102) || (code >= 65 && code <= 70);
+
+/**
+ * A strict scanner over one text (RFC 8259). Each `skip…` moves `at` past what it names and answers false at the first
+ * fault, leaving `at` there. `loose` becomes true when something between two calls was not in canonical form.
+ */
+export class Scanner {
+  at: number;
+  loose = false;
+  tooDeep = false;
+
+  constructor(
+    readonly text: string,
+    at = 0,
+    readonly depthLimit = maxDepth,
+  ) {
+    this.at = at;
+  }
+
+  fault(): JsonFault {
+    return fault(this.at, this.tooDeep ? "depth" : "syntax");
+  }
+
+  skipSpace(): void {
+    const text = this.text;
+    let at = this.at;
+    for (;;) {
+      const code = text.charCodeAt(at);
+      if (code !== 32 && code !== 10 && code !== 13 && code !== 9) break;
+      at++;
+    }
+    if (at !== this.at) {
+      this.loose = true;
+      this.at = at;
+    }
+  }
+
+  /** Skips one character if it is the next one. */
+  take(code: number): boolean {
+    if (this.text.charCodeAt(this.at) !== code) return false;
+    this.at++;
+    return true;
+  }
+
+  skipString(): boolean {
+    const text = this.text;
+    let at = this.at;
+    if (text.charCodeAt(at) !== 34) return false;
+    at++;
+    for (;;) {
+      const code = text.charCodeAt(at);
+      if (code === 34) {
+        this.at = at + 1;
+        return true;
+      }
+      if (code === 92) {
+        const escape = text.charCodeAt(at + 1);
+        if (escape === 117) {
+          for (let i = 2; i < 6; i++) {
+            if (!isHex(text.charCodeAt(at + i))) {
+              this.at = at + i;
+              return false;
+            }
+          }
+          at += 6;
+        } else if (
+          escape === 34 ||
+          escape === 92 ||
+          escape === 47 ||
+          escape === 98 ||
+          escape === 102 ||
+          escape === 110 ||
+          escape === 114 ||
+          escape === 116
+        ) {
+          at += 2;
+        } else {
+          this.at = at + 1;
+          return false;
+        }
+      } else if (code >= 32) {
+        if (code === 60 || code === 62 || code === 38 || code === 0x2028 || code === 0x2029) this.loose = true;
+        at++;
+      } else {
+        // a control character, or NaN past the end of the text
+        this.at = at;
+        return false;
+      }
+    }
+  }
+
+  private skipDigits(): boolean {
+    const from = this.at;
+    while (isDigit(this.text.charCodeAt(this.at))) this.at++;
+    return this.at > from;
+  }
+
+  private skipNumber(): boolean {
+    this.take(45);
+    if (!this.take(48) && !this.skipDigits()) return false;
+    if (this.take(46) && !this.skipDigits()) return false;
+    if (this.take(101) || this.take(69)) {
+      if (!this.take(43)) this.take(45);
+      return this.skipDigits();
+    }
+    return true;
+  }
+
+  private skipWord(word: string): boolean {
+    if (!this.text.startsWith(word, this.at)) return false;
+    this.at += word.length;
+    return true;
+  }
+
+  /** Skips a value that starts right here (no leading white space). `depth` is how many containers are open. */
+  skipValue(depth = 0): boolean {
+    switch (this.text.charCodeAt(this.at)) {
+      case 34:
+        return this.skipString();
+      case 123:
+        return this.skipMembers(depth, undefined);
+      case 91:
+        return this.skipArray(depth);
+      case 116:
+        return this.skipWord("true");
+      case 102:
+        return this.skipWord("false");
+      case 110:
+        return this.skipWord("null");
+      default:
+        return this.skipNumber();
+    }
+  }
+
+  private skipArray(depth: number): boolean {
+    if (depth >= this.depthLimit) {
+      this.tooDeep = true;
+      return false;
+    }
+    this.at++;
+    this.skipSpace();
+    if (this.take(93)) return true;
+    for (;;) {
+      if (!this.skipValue(depth + 1)) return false;
+      this.skipSpace();
+      if (this.take(93)) return true;
+      if (!this.take(44)) return false;
+      this.skipSpace();
+    }
+  }
+
+  /**
+   * Skips an object, and calls `onMember` with the raw key (with its quotes) and the bounds of each value. `loose` is
+   * reset before each value, so that it tells about that value inside `onMember`.
+   */
+  skipMembers(depth: number, onMember: ((key: string, from: number, to: number) => void) | undefined): boolean {
+    if (depth >= this.depthLimit) {
+      this.tooDeep = true;
+      return false;
+    }
+    if (!this.take(123)) return false;
+    this.skipSpace();
+    if (this.take(125)) return true;
+    for (;;) {
+      const keyAt = this.at;
+      if (!this.skipString()) return false;
+      const keyEnd = this.at;
+      this.skipSpace();
+      if (!this.take(58)) return false;
+      this.skipSpace();
+      const from = this.at;
+      if (onMember === undefined) {
+        if (!this.skipValue(depth + 1)) return false;
+      } else {
+        const before = this.loose;
+        this.loose = false;
+        if (!this.skipValue(depth + 1)) return false;
+        onMember(this.text.slice(keyAt, keyEnd), from, this.at);
+        this.loose ||= before;
+      }
+      this.skipSpace();
+      if (this.take(125)) return true;
+      if (!this.take(44)) return false;
+      this.skipSpace();
+    }
+  }
+}
+
+/** The text of a raw key or string, quotes and escapes resolved. */
+export const unquote = (raw: string): string => (raw.includes("\\") ? String(JSON.parse(raw)) : raw.slice(1, -1));
+
+const escapes: Record<string, string> = {
+  "<": "\\u003c",
+  ">": "\\u003e",
+  "&": "\\u0026",
+  "\u2028": "\\u2028",
+  "\u2029": "\\u2029",
+};
+
+/** Brings valid JSON to canonical form. These characters can stand only inside strings, so escaping needs no state. */
+export const canonical = (valid: string): string => {
+  let out = "";
+  let from = 0;
+  let inString = false;
+  for (let at = 0; at < valid.length; at++) {
+    const code = valid.charCodeAt(at);
+    if (inString) {
+      if (code === 92) at++;
+      else if (code === 34) inString = false;
+    } else if (code === 34) {
+      inString = true;
+    } else if (code === 32 || code === 10 || code === 13 || code === 9) {
+      out += valid.slice(from, at);
+      from = at + 1;
+    }
+  }
+  return (out + valid.slice(from)).replaceAll(/[<>&\u2028\u2029]/g, (c) => escapes[c] ?? c);
+};
+
+/** Validates one JSON text (white space around it allowed) and gives its canonical form. */
+export const compact = (text: string, depthLimit = maxDepth): string | JsonFault => {
+  const scanner = new Scanner(text, 0, depthLimit);
+  scanner.skipSpace();
+  if (!scanner.skipValue()) return scanner.fault();
+  scanner.skipSpace();
+  if (scanner.at !== text.length) return scanner.fault();
+  return scanner.loose ? canonical(text) : text;
+};
+
+const tabs = Array.from({ length: maxDepth + 1 }, (_, depth) => `\n${"\t".repeat(depth)}`);
+
+/**
+ * The canonical text indented with tabs, as the existing program writes its files (no newline at the end).
+ * `limit` (characters) bounds the result: undefined when it would be larger, because indentation can multiply the size
+ * of deeply nested text.
+ */
+export const indent = (compactText: string, limit = Number.POSITIVE_INFINITY): string | undefined => {
+  const first = compactText.charCodeAt(0);
+  if (first !== 123 && first !== 91) return compactText;
+  let out = "";
+  let from = 0;
+  let depth = 0;
+  for (let at = 0; at < compactText.length; at++) {
+    switch (compactText.charCodeAt(at)) {
+      case 34:
+        for (at++; compactText.charCodeAt(at) !== 34; at++) {
+          if (compactText.charCodeAt(at) === 92) at++;
+        }
+        break;
+      case 123:
+      case 91: {
+        const next = compactText.charCodeAt(at + 1);
+        if (next === 125 || next === 93) {
+          at++;
+        } else {
+          out += compactText.slice(from, at + 1) + tabs[++depth];
+          from = at + 1;
+        }
+        break;
+      }
+      case 125:
+      case 93:
+        out += compactText.slice(from, at) + tabs[--depth];
+        from = at;
+        break;
+      case 44:
+        out += compactText.slice(from, at + 1) + tabs[depth];
+        from = at + 1;
+        break;
+      case 58:
+        out += `${compactText.slice(from, at + 1)} `;
+        from = at + 1;
+        break;
+    }
+    if (out.length > limit) return undefined;
+  }
+  out += compactText.slice(from);
+  return out.length > limit ? undefined : out;
+};
