@@ -42,7 +42,6 @@ never.addSubnet("0.0.0.0", 8);
 never.addSubnet("169.254.0.0", 16);
 never.addSubnet("224.0.0.0", 3); // multicast, reserved, broadcast
 never.addAddress("::", "ipv6");
-never.addSubnet("::ffff:0:0", 96, "ipv6");
 never.addSubnet("fe80::", 10, "ipv6");
 never.addSubnet("ff00::", 8, "ipv6");
 
@@ -60,7 +59,9 @@ export const isLoopback = (address: Address): boolean => within(loopback, addres
  * Whether `address` may be a node: unicast, not unspecified, link-local, multicast, broadcast or IPv4-mapped; and not
  * 127.0.0.1, which names own features in every tree. Loopback addresses are for nodes on loopback: see `mayBePeer`.
  */
-export const mayBeNode = (address: Address): boolean => address !== ownHost && !within(never, address);
+export const mayBeNode = (address: Address): boolean =>
+  // a block list takes an IPv4 address for its IPv4-mapped one, so the mapped ones cannot be in it
+  address !== ownHost && !address.startsWith("::ffff:") && !within(never, address);
 
 /** Whether a node at `own` may have a peer at `address`: loopback peers only when `own` is loopback too. */
 export const mayBePeer = (address: Address, own: Address): boolean =>

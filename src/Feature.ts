@@ -106,3 +106,6 @@ export const parseSet = (text: string): ParsedSet | Json.JsonFault | "too-many" 
   scanner.skipSpace();
   return scanner.at === text.length ? parsed : scanner.fault();
 };
+
+/** What one host offers, by name. */
+export type HostFeatures = ReadonlyMap<FeatureName, FeatureValue>;

@@ -1,0 +1,358 @@
+/**
+ * A running node: the rules of `Membership` wired to the services. One owner of the state; every loop feeds it events
+ * and what comes out is handed to bounded outboxes, so nothing that hangs holds up the datagrams.
+ */
+import * as Clock from "effect/Clock";
+import * as Effect from "effect/Effect";
+import * as Option from "effect/Option";
+import * as Queue from "effect/Queue";
+import * as Random from "effect/Random";
+import * as Stream from "effect/Stream";
+import type { Address } from "./Address.js";
+import type { FeatureSet } from "./Feature.js";
+import { FeatureSource } from "./FeatureSource.js";
+import { type Action, type Event, type Instant, Membership } from "./Membership.js";
+import { Metrics } from "./Metrics.js";
+import * as Packet from "./Packet.js";
+import { Prng } from "./Prng.js";
+import * as RegistryObject from "./RegistryObject.js";
+import { S3Registry } from "./S3Registry.js";
+import { Secrets } from "./Secrets.js";
+import { defaults, type Settings } from "./Settings.js";
+import { StateTree, type StateTreeError } from "./StateTree.js";
+import { type Datagram, maxDatagram, type UdpError, UdpTransport } from "./UdpTransport.js";
+
+/** How a node runs. */
+export interface DaemonOptions {
+  /**
+   * What its end means. `withdraw`: it leaves (goodbye to all, empty object, own files removed). `keep`: it is back
+   * soon (an upgrade): nothing is said and the tree stays.
+   */
+  readonly onExit: "withdraw" | "keep";
+  readonly settings?: Settings;
+}
+
+/** Registry reads under way at once. */
+const readers = 16;
+
+/** Drops of one reason are logged at most this often, ms, naming at most `maxSources` of their senders. */
+const dropLogMs = 60_000;
+const maxSources = 5;
+
+/** Log lines that wait to be written; more are counted and dropped. */
+const maxLogLines = 256;
+
+/** Drops that a healthy network brings: late or doubled datagrams, and our own. */
+const quietDrops: ReadonlySet<string> = new Set(["stale", "self"]);
+
+interface LogLine {
+  readonly severity: "error" | "warning" | "info" | "debug";
+  readonly message: string;
+}
+
+const write = (line: LogLine): Effect.Effect<void> => {
+  switch (line.severity) {
+    case "error":
+      return Effect.logError(line.message);
+    case "warning":
+      return Effect.logWarning(line.message);
+    case "info":
+      return Effect.logInfo(line.message);
+    case "debug":
+      return Effect.logDebug(line.message);
+  }
+};
+
+/**
+ * Reads both clocks. Wall time is the monotonic clock plus an offset, for its resolution, until the two have drifted
+ * apart by more than the wall clock's own resolution: then the wall clock was set.
+ */
+const instantOf = (clock: Clock.Clock): (() => Instant) => {
+  let offsetNs: bigint | undefined;
+  return () => {
+    const monoNs = clock.unsafeCurrentTimeNanos();
+    const wallNs = BigInt(clock.unsafeCurrentTimeMillis()) * 1_000_000n;
+    offsetNs ??= wallNs - monoNs;
+    const driftNs = wallNs - (monoNs + offsetNs);
+    if (driftNs > 1_000_000n || driftNs < -2_000_000n) offsetNs += driftNs;
+    return { wallNs: monoNs + offsetNs, monoMs: Number(monoNs) / 1e6 };
+  };
+};
+
+/** Counts drops, and words a line about a reason at most once a minute. */
+const makeDropLog = (say: (line: LogLine) => void) => {
+  const pending = new Map<string, { count: number; sources: Set<string>; loggedMs: number }>();
+  return (reason: string, source: string, nowMs: number): void => {
+    let entry = pending.get(reason);
+    if (entry === undefined) {
+      entry = { count: 0, sources: new Set(), loggedMs: Number.NEGATIVE_INFINITY };
+      pending.set(reason, entry);
+    }
+    entry.count++;
+    if (entry.sources.size < maxSources) entry.sources.add(source);
+    if (nowMs - entry.loggedMs < dropLogMs) return;
+    const advice = dropAdvice[reason];
+    say({
+      severity: quietDrops.has(reason) ? "debug" : "warning",
+      message: `dropped ${entry.count} datagram${entry.count === 1 ? "" : "s"} (${reason}) from ${[...entry.sources].join(", ")}${advice === undefined ? "" : `: ${advice}`}`,
+    });
+    entry.count = 0;
+    entry.sources.clear();
+    entry.loggedMs = nowMs;
+  };
+};
+
+const dropAdvice: Record<string, string> = {
+  "bad-hmac": "its secret differs from ours, see --secret-file and --accept-secret-file",
+  "unknown-mode": "it signs with a key id that we do not have, see --accept-secret-file",
+  origin: "it announces another address than it sends from, see its --addr",
+  address: "no peer of this node can have such an address",
+  old: "its clock is behind ours, or the network is slow",
+  future: "its clock is ahead of ours",
+  "too-large": "it inflates beyond 1 MiB",
+};
+
+/**
+ * Runs one node until it is interrupted or something that cannot be mended fails. Leaving (see `onExit`) is part of it
+ * and ends within `settings.shutdownMs`, whatever hangs.
+ */
+export const run = (
+  options: DaemonOptions,
+): Effect.Effect<
+  never,
+  UdpError | StateTreeError,
+  S3Registry | UdpTransport | FeatureSource | StateTree | Secrets | Metrics
+> =>
+  Effect.gen(function* () {
+    const registry = yield* S3Registry;
+    const transport = yield* UdpTransport;
+    const source = yield* FeatureSource;
+    const tree = yield* StateTree;
+    const secrets = yield* Secrets;
+    const metrics = yield* Metrics;
+    const settings = options.settings ?? defaults;
+    const instant = instantOf(yield* Effect.clock);
+    const random = Prng.seeded(yield* Random.nextIntBetween(0, 2 ** 31));
+    const membership = new Membership(transport.address, settings, () => random.float());
+
+    const log = yield* Queue.dropping<LogLine>(maxLogLines);
+    const puts = yield* Queue.dropping<Extract<Action, { _tag: "Put" }>>(1);
+    // bounded by the rules: one list, and a get per address
+    const reads = yield* Queue.unbounded<Extract<Action, { _tag: "List" | "Get" | "Delete" }>>();
+    const outgoing = {
+      latch: yield* Effect.makeLatch(false),
+      to: new Set<Address>(),
+      timeNs: 0n,
+      features: membership.features,
+    };
+    const started = yield* Effect.makeLatch(false);
+    const alarm = { latch: yield* Effect.makeLatch(false), atMs: Number.POSITIVE_INFINITY };
+
+    const say = (line: LogLine): void => {
+      if (!log.unsafeOffer(line)) metrics.add("log_lines_suppressed");
+    };
+    const logDrop = makeDropLog(say);
+    const drop = (reason: string, from: string, nowMs: number): void => {
+      metrics.add("datagrams_dropped", reason);
+      logDrop(reason, from, nowMs);
+    };
+
+    const perform = (action: Action, now: Instant): void => {
+      switch (action._tag) {
+        case "Show":
+          tree.update(action.host, action.features, action);
+          break;
+        case "Settle":
+          tree.settle();
+          say({ severity: "info", message: `membership is known: ${membership.peers.size} peers` });
+          break;
+        case "Announce":
+          // what still waits goes out with the newest state
+          for (const address of action.to) outgoing.to.add(address);
+          outgoing.timeNs = action.timeNs;
+          outgoing.features = action.features;
+          outgoing.latch.unsafeOpen();
+          break;
+        case "Put":
+          puts.unsafeOffer(action);
+          break;
+        case "List":
+        case "Get":
+        case "Delete":
+          reads.unsafeOffer(action);
+          break;
+        case "Drop":
+          drop(action.reason, action.source, now.monoMs);
+          break;
+        case "Report":
+          say(action);
+          break;
+      }
+    };
+
+    const step = (event: Event, now: Instant = instant()): void => {
+      for (const action of membership.step(event, now)) perform(action, now);
+      if (membership.deadlineMs < alarm.atMs) alarm.latch.unsafeOpen();
+    };
+
+    const receiveOne = (datagram: Datagram, now: Instant): void => {
+      const decoded = Packet.decode(secrets.keyring(), datagram.bytes, membership.knownFeatures);
+      if (Packet.isPacketFault(decoded)) return drop(decoded, datagram.source, now.monoMs);
+      step({ _tag: "Received", source: datagram.source, announcement: decoded }, now);
+    };
+
+    const receiving = started.await.pipe(
+      Effect.zipRight(
+        Stream.runForEachChunk(transport.receive, (chunk) =>
+          Effect.sync(() => {
+            const now = instant();
+            for (const datagram of chunk) receiveOne(datagram, now);
+          }),
+        ),
+      ),
+      Effect.zipRight(Effect.never),
+    );
+
+    let begun = false;
+    const sourcing = Stream.runForEach(source.snapshots, (features) =>
+      Effect.sync(() => {
+        step({ _tag: begun ? "FeaturesChanged" : "Started", features });
+        begun = true;
+        started.unsafeOpen();
+      }),
+    ).pipe(Effect.zipRight(Effect.never));
+
+    const waking = started.await.pipe(
+      Effect.zipRight(
+        Effect.forever(
+          Effect.suspend(() => {
+            const waitMs = membership.deadlineMs - instant().monoMs;
+            if (waitMs <= 0) return Effect.sync(() => step({ _tag: "Woken" }));
+            alarm.atMs = membership.deadlineMs;
+            alarm.latch.unsafeClose();
+            return Effect.raceFirst(Clock.sleep(Math.ceil(waitMs)), alarm.latch.await);
+          }),
+        ),
+      ),
+    );
+
+    let oversized = false;
+    const announce = Effect.suspend(() => {
+      const to = [...outgoing.to];
+      outgoing.to.clear();
+      outgoing.latch.unsafeClose();
+      const { features, timeNs } = outgoing;
+      const bytes = Packet.encode(secrets.keyring().sign, { address: transport.address, timeNs, features });
+      if (bytes.length > maxDatagram !== oversized) {
+        oversized = !oversized;
+        say(
+          oversized
+            ? {
+                severity: "error",
+                message: `our features make a datagram of ${bytes.length} bytes, more than the ${maxDatagram} that UDP carries: peers learn them from the registry alone, minutes late. Advertise fewer or smaller features`,
+              }
+            : { severity: "info", message: "our features fit into a datagram again" },
+        );
+      }
+      return oversized ? Effect.void : transport.send(to, bytes);
+    });
+    const announcing = Effect.forever(Effect.zipRight(outgoing.latch.await, announce));
+
+    const putObject = (action: { readonly features: FeatureSet; readonly timeNs: bigint }) =>
+      registry.put(transport.address, RegistryObject.encode(action.features, action.timeNs));
+
+    const putting = Effect.forever(
+      Effect.flatMap(puts.take, (action) =>
+        Effect.match(putObject(action), {
+          onFailure: (error) => step({ _tag: "PutFailed", problem: error.message }),
+          onSuccess: (etag) => step({ _tag: "PutDone", etag }),
+        }),
+      ),
+    );
+
+    const list = Effect.match(registry.list, {
+      onFailure: (error) => step({ _tag: "ListFailed", problem: error.message }),
+      onSuccess: ({ entries, nowMs }) =>
+        step({
+          _tag: "ListDone",
+          objects: entries.map(({ name, etag, lastModifiedMs }) => ({ name, etag, ageMs: nowMs - lastModifiedMs })),
+          registryMs: nowMs,
+        }),
+    });
+
+    const get = (address: Address) =>
+      Effect.match(registry.get(address), {
+        onFailure: (error) =>
+          // an object of such a size is nobody's of ours, and will not shrink by trying again
+          error.reason === "TooLarge"
+            ? step({ _tag: "GetDone", address, content: undefined, etag: "", ageMs: 0 })
+            : step({ _tag: "GetFailed", address, problem: error.message }),
+        onSuccess: Option.match({
+          onNone: () => step({ _tag: "GetMissing", address }),
+          onSome: ({ body, etag, lastModifiedMs, nowMs }) =>
+            step({
+              _tag: "GetDone",
+              address,
+              content: RegistryObject.decode(body),
+              etag,
+              ageMs: nowMs - lastModifiedMs,
+            }),
+        }),
+      });
+
+    const read = (action: Extract<Action, { _tag: "List" | "Get" | "Delete" }>): Effect.Effect<void> => {
+      switch (action._tag) {
+        case "List":
+          return list;
+        case "Get":
+          return get(action.address);
+        case "Delete":
+          return Effect.catchAll(registry.remove(action.address), (error) => Effect.logWarning(error.message));
+      }
+    };
+    const reading = Effect.all(Effect.replicate(Effect.forever(Effect.flatMap(reads.take, read)), readers), {
+      concurrency: "unbounded",
+      discard: true,
+    });
+
+    const logging = Effect.forever(Effect.flatMap(log.take, write));
+
+    const loops: Effect.Effect<never, UdpError | StateTreeError> = Effect.all(
+      [receiving, sourcing, waking, announcing, putting, reading, tree.run, secrets.watch, logging],
+      { concurrency: "unbounded", discard: true },
+    ).pipe(Effect.zipRight(Effect.never));
+
+    /** Each part on its own, so that one that hangs takes nothing from the others. */
+    const withdraw = Effect.suspend(() => {
+      const parts: Array<Effect.Effect<unknown>> = [tree.withdraw];
+      if (begun) {
+        for (const action of membership.step({ _tag: "Withdrawn" }, instant())) {
+          if (action._tag === "Put") {
+            parts.push(
+              Effect.catchAll(putObject(action), (error) =>
+                Effect.logError(`our object stays in the registry until it expires: ${error.message}`),
+              ),
+            );
+          } else {
+            perform(action, instant());
+          }
+        }
+        parts.push(announce);
+      }
+      return Effect.forEach(
+        parts,
+        (part) => Effect.timeoutOption(Effect.disconnect(Effect.interruptible(part)), settings.shutdownMs * 0.8),
+        { concurrency: "unbounded" },
+      );
+    }).pipe(
+      Effect.flatMap((ended) =>
+        ended.every(Option.isSome)
+          ? Effect.logInfo("left: peers and the registry know")
+          : Effect.logWarning(
+              "left without an answer from everything: peers forget this node after 15 minutes at most",
+            ),
+      ),
+    );
+
+    return yield* options.onExit === "keep" ? loops : Effect.onExit(loops, () => withdraw);
+  });

@@ -1,0 +1,742 @@
+/**
+ * A node's rules as a state machine: events in, what to do next out as data. It has no clock, no randomness of its own
+ * and no I/O: the daemon runs it against sockets, files and S3, a simulation runs it against nothing at all.
+ *
+ * One owner calls `step`, with time that never runs backwards on the monotonic side. For each `Put`, `List`, `Get` and
+ * `Delete` that comes out, exactly one answer event comes back in (`Delete` answers nothing).
+ */
+import * as Address from "./Address.js";
+import type { FeatureSet, HostFeatures } from "./Feature.js";
+import * as Feature from "./Feature.js";
+import { Heap } from "./Heap.js";
+import type { Announcement } from "./Packet.js";
+import type { RegistryContent } from "./RegistryObject.js";
+import type { Settings } from "./Settings.js";
+
+/** A moment on both clocks: wall time orders news between hosts, monotonic time measures silence on this one. */
+export interface Instant {
+  /** Ns since the Unix epoch. */
+  readonly wallNs: bigint;
+  /** Ms since any fixed moment. */
+  readonly monoMs: number;
+}
+
+/** One object of a listing whose name may be a node. */
+export interface Listed {
+  readonly name: string;
+  readonly etag: string;
+  /** By the registry's own clock. */
+  readonly ageMs: number;
+}
+
+export type Event =
+  /** The first event: own features are known. */
+  | { readonly _tag: "Started"; readonly features: FeatureSet }
+  | { readonly _tag: "FeaturesChanged"; readonly features: FeatureSet }
+  /** A verified and decoded datagram. */
+  | { readonly _tag: "Received"; readonly source: string; readonly announcement: Announcement }
+  | { readonly _tag: "PutDone"; readonly etag: string }
+  | { readonly _tag: "PutFailed"; readonly problem: string }
+  | { readonly _tag: "ListDone"; readonly objects: ReadonlyArray<Listed>; readonly registryMs: number }
+  | { readonly _tag: "ListFailed"; readonly problem: string }
+  /** `content` is undefined when the object is no node's. */
+  | {
+      readonly _tag: "GetDone";
+      readonly address: Address.Address;
+      readonly content: RegistryContent | undefined;
+      readonly etag: string;
+      readonly ageMs: number;
+    }
+  | { readonly _tag: "GetMissing"; readonly address: Address.Address }
+  | { readonly _tag: "GetFailed"; readonly address: Address.Address; readonly problem: string }
+  /** `deadlineMs` has come. */
+  | { readonly _tag: "Woken" }
+  /** The node leaves for good: the last event. */
+  | { readonly _tag: "Withdrawn" };
+
+/** Why an announcement changed nothing. */
+export type DropReason = "self" | "origin" | "address" | "old" | "future" | "stale" | "too-many-peers";
+
+export type Action =
+  /** Send our announcement, as it is now, to these (in this order). */
+  | {
+      readonly _tag: "Announce";
+      readonly to: ReadonlyArray<Address.Address>;
+      readonly timeNs: bigint;
+      readonly features: FeatureSet;
+    }
+  | { readonly _tag: "Put"; readonly timeNs: bigint; readonly features: FeatureSet }
+  | { readonly _tag: "List" }
+  | { readonly _tag: "Get"; readonly address: Address.Address }
+  | { readonly _tag: "Delete"; readonly address: Address.Address }
+  /** What the tree shows for a host from now on. `provisional`: see `StateTree`. */
+  | {
+      readonly _tag: "Show";
+      readonly host: Address.Address;
+      readonly features: HostFeatures;
+      readonly provisional: boolean;
+    }
+  /** Membership is known: found files that nothing asked for may go. Once. */
+  | { readonly _tag: "Settle" }
+  | { readonly _tag: "Drop"; readonly reason: DropReason; readonly source: string }
+  /** A condition began, changed (`problem`), or ended (`problem` undefined). Once per change. */
+  | {
+      readonly _tag: "Report";
+      readonly condition: string;
+      readonly severity: "error" | "warning" | "info";
+      readonly message: string;
+    };
+
+/** What is known of another node. */
+export interface Peer {
+  readonly address: Address.Address;
+  readonly features: FeatureSet;
+  /** Owner's clock, ns: only newer news counts. */
+  readonly timeNs: bigint;
+  /** When the last news was accepted, monotonic ms. Registry news counts from the object's age. */
+  readonly heardMs: number;
+  /** When the last datagram was accepted, or when the peer was first learnt of. */
+  readonly udpMs: number;
+  /** Where the last news came from. */
+  readonly from: "udp" | "registry";
+  /** An object of the existing program: without `time_ns`. */
+  readonly legacy: boolean;
+  /** No datagram for `silentMs`: looked up in the registry. */
+  readonly silent: boolean;
+}
+
+type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
+  /** Of the object that was read last. */
+  etag: string | undefined;
+  /** What was shown so far may be older than what the tree held at start. */
+  provisional: boolean;
+};
+
+const nothing: ReadonlyArray<Action> = [];
+const msToNs = (ms: number): bigint => BigInt(Math.round(ms * 1_000)) * 1_000n;
+const seconds = (ns: bigint): string => `${(Number(ns / 1_000_000n) / 1_000).toFixed(1)} s`;
+const never = Number.POSITIVE_INFINITY;
+
+/** A deadline that is met this late, ms, was slept through. */
+const asleepMs = 10_000;
+
+/** Most conditions of one kind that are remembered: past it, further sources are not told apart. */
+const maxConditions = 1_024;
+
+export class Membership {
+  private own: FeatureSet = Feature.empty;
+  private readonly known = new Map<Address.Address, MutablePeer>();
+  private readonly timers = new Heap<MutablePeer>();
+  private readonly conditions = new Map<string, string>();
+  private readonly getting = new Set<Address.Address>();
+  private readonly foreign = new Map<string, string>();
+  private silentPeers = 0;
+  private lastTimeNs = 0n;
+  private sleptMs = 0;
+  private listedOnce = false;
+  private isSettled = false;
+  private announceMs = never;
+  private settleMs = never;
+  private put = {
+    dueMs: never,
+    running: false,
+    dirty: false,
+    startedMs: -never,
+    doneMs: -never,
+    failures: 0,
+    etag: "",
+  };
+  private list = { dueMs: never, running: false, startedMs: -never, failures: 0 };
+  private out: Array<Action> = [];
+
+  /** `random` gives numbers in [0, 1); seeded in tests and simulation. */
+  constructor(
+    readonly address: Address.Address,
+    private readonly settings: Settings,
+    private readonly random: () => number,
+  ) {}
+
+  get peers(): ReadonlyMap<Address.Address, Peer> {
+    return this.known;
+  }
+
+  get features(): FeatureSet {
+    return this.own;
+  }
+
+  /** Whether the registry was scanned (or given up on) and the first answers were waited for. */
+  get settled(): boolean {
+    return this.isSettled;
+  }
+
+  /** When `Woken` is due, monotonic ms. */
+  get deadlineMs(): number {
+    return (
+      this.sleptMs +
+      Math.min(
+        this.announceMs,
+        this.settleMs,
+        this.put.running ? never : this.put.dueMs,
+        this.list.running ? never : this.list.dueMs,
+        this.timers.due,
+      )
+    );
+  }
+
+  /** The features last accepted from an address: see `Packet.KnownFeatures`. */
+  readonly knownFeatures = (address: string): FeatureSet | undefined =>
+    this.known.get(address as Address.Address)?.features;
+
+  /** Takes one event; what comes out is to be done in order. */
+  step(event: Event, instant: Instant): ReadonlyArray<Action> {
+    const now = this.awake(instant);
+    switch (event._tag) {
+      case "Received":
+        this.received(event.source, event.announcement, now);
+        break;
+      case "Started":
+        this.started(event.features, now);
+        break;
+      case "FeaturesChanged":
+        this.featuresChanged(event.features, now);
+        break;
+      case "PutDone":
+        this.putDone(event.etag, now);
+        break;
+      case "PutFailed":
+        this.putFailed(event.problem, now);
+        break;
+      case "ListDone":
+        this.listDone(event.objects, event.registryMs, now);
+        break;
+      case "ListFailed":
+        this.listFailed(event.problem, now);
+        break;
+      case "GetDone":
+        this.getDone(event.address, event.content, event.etag, event.ageMs, now);
+        break;
+      case "GetMissing":
+        this.getEnded(event.address, now);
+        break;
+      case "GetFailed":
+        this.condition("registry-get", "warning", event.problem);
+        this.list.dueMs = Math.min(this.list.dueMs, now.monoMs + this.backoff(3));
+        this.getEnded(event.address, now);
+        break;
+      case "Woken":
+        this.woken(now);
+        break;
+      case "Withdrawn":
+        this.withdrawn(now);
+        break;
+    }
+    if (this.out.length === 0) return nothing;
+    const out = this.out;
+    this.out = [];
+    return out;
+  }
+
+  /**
+   * The monotonic clock less the time that this process did not run (SIGSTOP, a frozen machine): peers could not be
+   * heard then, so it is no silence of theirs. Whoever slept past a deadline speaks up and looks around first.
+   */
+  private awake({ wallNs, monoMs }: Instant): Instant {
+    const lateMs = monoMs - this.deadlineMs;
+    if (lateMs > asleepMs) {
+      this.sleptMs += lateMs;
+      const dueMs = monoMs - this.sleptMs;
+      this.announceMs = dueMs;
+      if (this.put.dueMs !== never) this.put.dueMs = dueMs;
+      if (this.list.dueMs !== never) this.list.dueMs = dueMs;
+    }
+    return this.sleptMs === 0 ? { wallNs, monoMs } : { wallNs, monoMs: monoMs - this.sleptMs };
+  }
+
+  // --- own features -------------------------------------------------------------------------------------------------
+
+  private started(features: FeatureSet, now: Instant): void {
+    this.own = features;
+    this.show(Address.ownHost, features, false);
+    this.announceMs = now.monoMs + this.between(this.settings.announceMs);
+    this.settleMs = now.monoMs + this.settings.settleAnywayMs;
+    if (Address.family(this.address) === 6) {
+      this.list.dueMs = now.monoMs;
+    } else {
+      this.put.dueMs = now.monoMs;
+    }
+    this.startRegistry(now);
+  }
+
+  private featuresChanged(features: FeatureSet, now: Instant): void {
+    if (features.text === this.own.text) return;
+    this.own = features;
+    this.show(Address.ownHost, features, false);
+    this.announceAll(now);
+    this.putSoon(now);
+    this.startRegistry(now);
+  }
+
+  private withdrawn(now: Instant): void {
+    this.own = Feature.empty;
+    this.announceAll(now);
+    if (this.put.startedMs > -never) {
+      this.out.push({ _tag: "Put", timeNs: this.nextTimeNs(now), features: this.own });
+    }
+    this.announceMs = this.settleMs = this.put.dueMs = this.list.dueMs = never;
+  }
+
+  /**
+   * Our own announcements' time: never the same twice. A clock that was set back is followed at once when it was so far
+   * ahead that no peer can have believed it, and counted on from otherwise.
+   */
+  private nextTimeNs(now: Instant): bigint {
+    const last = this.lastTimeNs;
+    const follow = now.wallNs > last || last - now.wallNs > msToNs(this.settings.futureMs);
+    this.lastTimeNs = follow ? now.wallNs : last + 1n;
+    return this.lastTimeNs;
+  }
+
+  // --- announcements ------------------------------------------------------------------------------------------------
+
+  private announceAll(now: Instant): void {
+    this.announceMs = now.monoMs + this.between(this.settings.announceMs);
+    const to: Array<Address.Address> = [];
+    for (const address of this.known.keys()) if (this.reachable(address)) to.push(address);
+    for (let i = to.length - 1; i > 0; i--) {
+      const j = Math.floor(this.random() * (i + 1));
+      const a = to[i]!;
+      to[i] = to[j]!;
+      to[j] = a;
+    }
+    if (to.length > 0) this.announceTo(to, now);
+  }
+
+  private announceTo(to: ReadonlyArray<Address.Address>, now: Instant): void {
+    this.out.push({ _tag: "Announce", to, timeNs: this.nextTimeNs(now), features: this.own });
+  }
+
+  /** A socket of one family cannot send to the other; such peers meet through the registry alone. */
+  private reachable(address: Address.Address): boolean {
+    return Address.family(address) === Address.family(this.address);
+  }
+
+  private received(source: string, announcement: Announcement, now: Instant): void {
+    const address = announcement.address === source ? source : Address.parse(announcement.address);
+    if (address === undefined || address !== source) return this.drop("origin", source);
+    let peer = this.known.get(address as Address.Address);
+    if (peer === undefined) {
+      const own = Address.parse(address);
+      if (own === this.address) return this.drop("self", source);
+      if (own === undefined || !Address.mayBePeer(own, this.address)) return this.drop("address", source);
+    }
+    const ageNs = now.wallNs - announcement.timeNs;
+    const tooOld = ageNs > msToNs(this.settings.replayMs);
+    if (tooOld || -ageNs > msToNs(this.settings.futureMs)) {
+      // an old one from a peer whose newer news is known is a straggler, not a wrong clock
+      if (peer === undefined || announcement.timeNs > peer.timeNs) {
+        this.condition(
+          `clock/${source}`,
+          "warning",
+          `${source} sends announcements ${seconds(tooOld ? ageNs : -ageNs)} ${tooOld ? "old" : "ahead"}: they are dropped. Set its clock or ours (NTP)`,
+        );
+      }
+      return this.drop(tooOld ? "old" : "future", source);
+    }
+    if (peer === undefined) {
+      if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", source);
+      peer = this.meet(address as Address.Address, now);
+    } else if (announcement.timeNs <= peer.timeNs) {
+      return this.drop("stale", source);
+    }
+    if (this.conditions.size > 0) this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
+    peer.timeNs = announcement.timeNs;
+    peer.heardMs = peer.udpMs = now.monoMs;
+    peer.from = "udp";
+    this.setSilent(peer, false);
+    this.learn(peer, announcement.features, announcement.refused, true);
+  }
+
+  /** A new peer: we answer it, and it gets its timer. */
+  private meet(address: Address.Address, now: Instant): MutablePeer {
+    const peer: MutablePeer = {
+      address,
+      features: Feature.empty,
+      timeNs: 0n,
+      heardMs: now.monoMs,
+      udpMs: now.monoMs,
+      from: "udp",
+      legacy: false,
+      silent: false,
+      etag: undefined,
+      provisional: false,
+    };
+    this.known.set(address, peer);
+    this.timers.push(now.monoMs + this.settings.silentMs, peer);
+    if (this.reachable(address)) this.announceTo([address], now);
+    return peer;
+  }
+
+  private learn(peer: MutablePeer, features: FeatureSet, refused: ReadonlyArray<string>, firm: boolean): void {
+    const same = peer.features === features || peer.features.text === features.text;
+    if (same && !(firm && peer.provisional)) return;
+    peer.features = features;
+    peer.provisional = !firm;
+    this.condition(
+      `names/${peer.address}`,
+      "warning",
+      refused.length === 0
+        ? undefined
+        : `${peer.address} offers features with names that are not allowed, they are ignored: ${refused.map((name) => JSON.stringify(name)).join(", ")}. Use A-Z a-z 0-9 - _`,
+      `${peer.address} has its feature names right`,
+    );
+    this.show(peer.address, features, !firm);
+  }
+
+  private setSilent(peer: MutablePeer, silent: boolean): void {
+    if (peer.silent === silent) return;
+    peer.silent = silent;
+    this.silentPeers += silent ? 1 : -1;
+  }
+
+  // --- time ---------------------------------------------------------------------------------------------------------
+
+  private woken(now: Instant): void {
+    for (let peer = this.timers.pop(now.monoMs); peer !== undefined; peer = this.timers.pop(now.monoMs)) {
+      this.look(peer, now);
+    }
+    if (this.announceMs <= now.monoMs) this.announceAll(now);
+    if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle();
+    else if (this.settleMs <= now.monoMs) this.settleMs = now.monoMs + this.settings.settleMs;
+    this.startRegistry(now);
+  }
+
+  /** A peer's timer: one entry in the heap each, however often it is heard. */
+  private look(peer: MutablePeer, now: Instant): void {
+    const expiresMs = peer.heardMs + this.settings.expiryMs;
+    if (expiresMs <= now.monoMs) {
+      this.setSilent(peer, false);
+      this.known.delete(peer.address);
+      for (const kind of ["clock", "names"]) this.conditions.delete(`${kind}/${peer.address}`);
+      this.show(peer.address, Feature.empty, false);
+      this.out.push({
+        _tag: "Report",
+        condition: `expired/${peer.address}`,
+        severity: "info",
+        message: `${peer.address} was not heard of for ${Math.round(this.settings.expiryMs / 60_000)} minutes: forgotten`,
+      });
+      return;
+    }
+    const silentMs = peer.udpMs + this.settings.silentMs;
+    let next = silentMs;
+    if (silentMs <= now.monoMs) {
+      this.setSilent(peer, true);
+      this.get(peer.address);
+      next = now.monoMs + this.between(this.settings.silentGetMs);
+    }
+    this.timers.push(Math.min(next, expiresMs), peer);
+  }
+
+  private settle(): void {
+    this.settleMs = never;
+    if (this.isSettled) return;
+    this.isSettled = true;
+    this.out.push({ _tag: "Settle" });
+  }
+
+  // --- registry -----------------------------------------------------------------------------------------------------
+
+  private startRegistry(now: Instant): void {
+    if (!this.put.running && this.put.dueMs <= now.monoMs) this.startPut(now);
+    if (!this.list.running && this.list.dueMs <= now.monoMs) {
+      this.list.running = true;
+      this.list.startedMs = now.monoMs;
+      this.out.push({ _tag: "List" });
+    }
+  }
+
+  private startPut(now: Instant): void {
+    if (Address.family(this.address) === 6 && !this.mayPutBesideOthers()) {
+      this.put.dueMs = never;
+      return;
+    }
+    this.put.running = true;
+    this.put.dirty = false;
+    this.put.startedMs = now.monoMs;
+    this.out.push({ _tag: "Put", timeNs: this.nextTimeNs(now), features: this.own });
+  }
+
+  /** An IPv6 key crashes existing nodes (PROTOCOL, section 3): our object does not go beside theirs. */
+  private mayPutBesideOthers(): boolean {
+    if (!this.listedOnce || this.getting.size > 0) return false;
+    const legacy = [...this.known.values()].filter((peer) => peer.legacy).map((peer) => peer.address);
+    this.condition(
+      "ipv6",
+      "error",
+      legacy.length === 0
+        ? undefined
+        : `not registered: nodes of the existing program crash on an IPv6 address in the registry (${legacy.slice(0, 5).join(", ")}). Replace them first, or give this node an IPv4 address (--addr)`,
+      "no nodes of the existing program are left: registering",
+    );
+    return legacy.length === 0;
+  }
+
+  private putSoon(now: Instant): void {
+    this.put.dirty = true;
+    if (!this.put.running) {
+      this.put.dueMs = Math.min(this.put.dueMs, Math.max(now.monoMs, this.put.startedMs + this.settings.putSpacingMs));
+    }
+  }
+
+  private putDone(etag: string, now: Instant): void {
+    this.put.running = false;
+    this.put.failures = 0;
+    this.put.etag = etag;
+    this.put.doneMs = now.monoMs;
+    this.put.dueMs = this.put.dirty
+      ? Math.max(now.monoMs, this.put.startedMs + this.settings.putSpacingMs)
+      : now.monoMs + this.between(this.settings.refreshMs);
+    this.condition("registry-put", "info", undefined, "the registry accepts our object again");
+    this.afterPut(now);
+  }
+
+  private putFailed(problem: string, now: Instant): void {
+    this.put.running = false;
+    this.put.dueMs = now.monoMs + this.backoff(this.put.failures++);
+    this.condition("registry-put", "error", problem);
+    this.afterPut(now);
+  }
+
+  /** The first listing follows the first put, so that of two nodes starting together one sees the other. */
+  private afterPut(now: Instant): void {
+    if (this.list.dueMs === never && !this.list.running) this.list.dueMs = now.monoMs;
+    this.startRegistry(now);
+  }
+
+  private listFailed(problem: string, now: Instant): void {
+    this.list.running = false;
+    this.list.dueMs = now.monoMs + this.backoff(this.list.failures++);
+    this.condition("registry-list", "error", problem);
+    this.startRegistry(now);
+  }
+
+  private listDone(objects: ReadonlyArray<Listed>, registryMs: number, now: Instant): void {
+    this.list.running = false;
+    this.list.failures = 0;
+    this.condition("registry-list", "info", undefined, "the registry can be listed again");
+    this.condition("registry-get", "info", undefined, "objects can be read again");
+    this.checkClock(registryMs, now);
+    const odd: Array<string> = [];
+    const seen = new Set<Address.Address>();
+    for (const object of objects) {
+      const address = Address.parse(object.name);
+      if (address === undefined || address !== object.name || !this.mayBeListed(address)) {
+        odd.push(object.name);
+        continue;
+      }
+      seen.add(address);
+      if (address === this.address) {
+        if (object.etag !== this.put.etag) this.repair(now);
+      } else if (this.worthReading(address, object, now)) {
+        this.get(address);
+      }
+    }
+    for (const name of this.foreign.keys()) if (!seen.has(name as Address.Address)) this.noLongerForeign(name);
+    if (!seen.has(this.address)) this.repair(now);
+    this.reportOdd(odd);
+    this.reportGone(seen, now);
+    this.list.dueMs = now.monoMs + this.listIntervalMs();
+    if (!this.listedOnce) {
+      this.listedOnce = true;
+      if (!this.isSettled) this.settleMs = now.monoMs + this.settings.settleMs;
+    }
+    if (Address.family(this.address) === 6) this.putSoonAfterListing(now);
+    this.startRegistry(now);
+  }
+
+  private putSoonAfterListing(now: Instant): void {
+    if (this.put.dueMs === never && !this.put.running && this.getting.size === 0) this.putSoon(now);
+  }
+
+  private mayBeListed(address: Address.Address): boolean {
+    return address === this.address || Address.mayBePeer(address, this.address);
+  }
+
+  private worthReading(address: Address.Address, object: Listed, now: Instant): boolean {
+    if (this.foreign.get(address) === object.etag) return false;
+    const peer = this.known.get(address);
+    if (peer === undefined) return true;
+    // while its datagrams arrive the registry has nothing newer
+    if (now.monoMs - peer.udpMs < this.settings.silentMs && peer.from === "udp") return false;
+    return peer.etag !== object.etag || object.ageMs > this.settings.expiryMs;
+  }
+
+  /** Our own object is missing or not what we put last (a late put, another's delete): put it again. */
+  private repair(now: Instant): void {
+    if (this.put.running || this.put.doneMs >= this.list.startedMs || this.put.dueMs === never) return;
+    this.putSoon(now);
+  }
+
+  private get(address: Address.Address): void {
+    if (this.getting.has(address) || this.getting.size >= this.settings.maxPeers) return;
+    this.getting.add(address);
+    this.out.push({ _tag: "Get", address });
+  }
+
+  private getEnded(address: Address.Address, now: Instant): void {
+    this.getting.delete(address);
+    if (this.getting.size > 0) return;
+    if (!this.isSettled && this.listedOnce) this.settleMs = now.monoMs + this.settings.settleMs;
+    if (Address.family(this.address) === 6 && this.listedOnce) {
+      this.putSoonAfterListing(now);
+      this.startRegistry(now);
+    }
+  }
+
+  private getDone(
+    address: Address.Address,
+    content: RegistryContent | undefined,
+    etag: string,
+    ageMs: number,
+    now: Instant,
+  ): void {
+    if (content === undefined) {
+      if (this.foreign.size < maxConditions) this.foreign.set(address, etag);
+      this.condition(
+        `foreign/${address}`,
+        "warning",
+        `the registry's object ${address} is no node's: it is ignored. Remove it, or give nameq a prefix of its own`,
+      );
+    } else {
+      this.noLongerForeign(address);
+      this.fetched(address, content, etag, ageMs, now);
+    }
+    this.getEnded(address, now);
+  }
+
+  private noLongerForeign(name: string): void {
+    if (this.foreign.delete(name)) this.conditions.delete(`foreign/${name}`);
+  }
+
+  private fetched(address: Address.Address, content: RegistryContent, etag: string, ageMs: number, now: Instant): void {
+    let peer = this.known.get(address);
+    if (ageMs > this.settings.expiryMs) {
+      if (peer === undefined || peer.silent) this.out.push({ _tag: "Delete", address });
+      return;
+    }
+    // the owner's time if it can be believed: a clock far ahead would lock out all its later news
+    const owner = content.timeNs;
+    const believed = owner !== undefined && owner - now.wallNs <= msToNs(this.settings.futureMs);
+    const timeNs = believed ? owner : now.wallNs - msToNs(Math.max(ageMs, 0));
+    if (peer !== undefined && timeNs <= peer.timeNs) {
+      peer.etag = etag;
+      return;
+    }
+    if (peer === undefined) {
+      if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", address);
+      peer = this.meet(address, now);
+      peer.heardMs = now.monoMs - ageMs;
+    }
+    peer.etag = etag;
+    peer.timeNs = timeNs;
+    peer.heardMs = Math.max(peer.heardMs, now.monoMs - ageMs);
+    peer.from = "registry";
+    peer.legacy = owner === undefined;
+    this.learn(peer, content.features, content.refused, this.isSettled);
+  }
+
+  /**
+   * The fleet's listings a minute stay bounded whatever its size, except while many peers are silent: then the network
+   * may be split, and the registry is what holds the fleet together.
+   */
+  private listIntervalMs(): number {
+    const base = this.between(this.settings.listMs);
+    if (this.silentPeers * 10 > this.known.size) return base;
+    const [least, most] = this.settings.listMs;
+    const growth = Math.min(
+      (this.known.size + 1) / this.settings.listFleet,
+      this.settings.listLongestMs / ((least + most) / 2),
+    );
+    return base * Math.max(1, growth);
+  }
+
+  // --- reports ------------------------------------------------------------------------------------------------------
+
+  private checkClock(registryMs: number, now: Instant): void {
+    const offMs = Number(now.wallNs / 1_000_000n) - registryMs;
+    this.condition(
+      "clock",
+      "warning",
+      Math.abs(offMs) <= this.settings.futureMs
+        ? undefined
+        : `this host's clock is about ${Math.round(Math.abs(offMs) / 1_000)} s ${offMs > 0 ? "ahead of" : "behind"} the registry's: peers may drop our announcements. Set the clock (NTP)`,
+      "this host's clock agrees with the registry's",
+    );
+  }
+
+  private reportOdd(names: ReadonlyArray<string>): void {
+    const shown = names.slice(0, 5).map((name) => JSON.stringify(name.slice(0, 64)));
+    this.condition(
+      "odd-keys",
+      "warning",
+      names.length === 0
+        ? undefined
+        : `the registry holds ${names.length} object${names.length === 1 ? " that is" : "s that are"} no node's, left alone: ${shown.join(", ")}${names.length > 5 ? " and more" : ""}`,
+      "the registry holds only nodes",
+    );
+  }
+
+  private reportGone(seen: ReadonlySet<Address.Address>, now: Instant): void {
+    let heard = 0;
+    let gone = 0;
+    for (const peer of this.known.values()) {
+      if (peer.from !== "udp" || now.monoMs - peer.udpMs >= this.settings.silentMs) continue;
+      heard++;
+      if (!seen.has(peer.address)) gone++;
+    }
+    this.condition(
+      "registry-gone",
+      "warning",
+      gone < 3 || gone * 2 <= heard
+        ? undefined
+        : "most of the peers that we hear have no object in the registry: they are kept. See whether all use the same bucket and prefix",
+      "the registry knows the peers that we hear",
+    );
+  }
+
+  private condition(
+    name: string,
+    severity: "error" | "warning" | "info",
+    problem: string | undefined,
+    over?: string,
+  ): void {
+    const known = this.conditions.get(name);
+    if (problem === undefined) {
+      if (known === undefined) return;
+      this.conditions.delete(name);
+      this.out.push({ _tag: "Report", condition: name, severity: "info", message: over ?? name });
+      return;
+    }
+    if (known !== undefined || this.conditions.size >= maxConditions) return;
+    this.conditions.set(name, problem);
+    this.out.push({ _tag: "Report", condition: name, severity, message: problem });
+  }
+
+  private drop(reason: DropReason, source: string): void {
+    this.out.push({ _tag: "Drop", reason, source });
+  }
+
+  private show(host: Address.Address, features: FeatureSet, provisional: boolean): void {
+    this.out.push({ _tag: "Show", host, features: features.entries, provisional });
+  }
+
+  // --- randomness ---------------------------------------------------------------------------------------------------
+
+  private between([least, most]: readonly [number, number]): number {
+    return least + this.random() * (most - least);
+  }
+
+  private backoff(failures: number): number {
+    const [first, longest] = this.settings.retryMs;
+    return Math.min(longest, first * 2 ** Math.min(failures, 16)) * (0.5 + this.random() / 2);
+  }
+}
