@@ -430,6 +430,9 @@ export class Membership {
     let next = silentMs;
     if (silentMs <= now.monoMs) {
       this.setSilent(peer, true);
+      if (this.manySilent() && this.list.dueMs > now.monoMs + this.settings.listMs[1]) {
+        this.list.dueMs = now.monoMs + this.between(this.settings.listMs);
+      }
       this.get(peer.address);
       next = now.monoMs + this.between(this.settings.silentGetMs);
     }
@@ -650,13 +653,17 @@ export class Membership {
    */
   private listIntervalMs(): number {
     const base = this.between(this.settings.listMs);
-    if (this.silentPeers * 10 > this.known.size) return base;
+    if (this.manySilent()) return base;
     const [least, most] = this.settings.listMs;
     const growth = Math.min(
       (this.known.size + 1) / this.settings.listFleet,
       this.settings.listLongestMs / ((least + most) / 2),
     );
     return base * Math.max(1, growth);
+  }
+
+  private manySilent(): boolean {
+    return this.silentPeers * 10 > this.known.size;
   }
 
   // --- reports ------------------------------------------------------------------------------------------------------
