@@ -341,7 +341,7 @@ export const run = (
       }
       return Effect.forEach(
         parts,
-        (part) => Effect.timeoutOption(Effect.disconnect(Effect.interruptible(part)), settings.shutdownMs * 0.8),
+        (part) => Effect.timeoutOption(Effect.interruptible(Effect.disconnect(part)), settings.shutdownMs * 0.8),
         { concurrency: "unbounded" },
       );
     }).pipe(
@@ -354,5 +354,5 @@ export const run = (
       ),
     );
 
-    return yield* options.onExit === "keep" ? loops : Effect.onExit(loops, () => withdraw);
+    return yield* Effect.onExit(loops, () => (options.onExit === "keep" ? Effect.void : withdraw));
   });
