@@ -1,0 +1,172 @@
+/** `nameq serve`: one node of real parts, as its configuration says. */
+import * as Data from "effect/Data";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import { randomBytes } from "node:crypto";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import * as Address from "./Address.js";
+import type { DevConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
+import * as Daemon from "./Daemon.js";
+import { FeatureSource } from "./FeatureSource.js";
+import { Metrics } from "./Metrics.js";
+import { type RegistryError, S3Registry } from "./S3Registry.js";
+import { type SecretError, Secrets } from "./Secrets.js";
+import { StateTree, type StateTreeError } from "./StateTree.js";
+import { type UdpError, UdpTransport } from "./UdpTransport.js";
+
+/** The node cannot be set up on this host. */
+export class ServeError extends Data.TaggedError("ServeError")<{
+  readonly message: string;
+  readonly cause?: unknown;
+}> {}
+
+type NodeError = ServeError | RegistryError | SecretError | StateTreeError | UdpError;
+
+const registryLayer = (config: RegistryConfig) =>
+  config._tag === "Directory" ? S3Registry.layerDirectory({ directory: config.directory }) : S3Registry.layer(config);
+
+/** The node on a socket that is there already. */
+const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, NodeError, UdpTransport | Metrics> =>
+  Effect.provide(
+    Daemon.run({ onExit: config.onExit }),
+    Layer.mergeAll(
+      registryLayer(config.registry),
+      FeatureSource.layer({ directory: config.featureDir, features: config.features }),
+      StateTree.layer({ directory: config.stateDir }),
+      Secrets.layer({ sign: config.secret, accept: config.acceptSecrets }),
+    ),
+  );
+
+/** The first unicast, non-loopback address of the interfaces. */
+const guessAddress: Effect.Effect<Address.Address, ServeError> = Effect.suspend(() => {
+  const all = Object.values(os.networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  const usable = all
+    .filter(({ internal }) => !internal)
+    .map(({ address }) => Address.parse(address))
+    .find((address) => address !== undefined && Address.mayBeNode(address) && !Address.isLoopback(address));
+  return usable === undefined
+    ? new ServeError({
+        message:
+          "this host has no address that a node could have: name one with --addr, or try nameq on this machine alone with --dev",
+      })
+    : Effect.succeed(usable);
+});
+
+const serveNode = (config: NodeConfig): Effect.Effect<never, NodeError> =>
+  Effect.gen(function* () {
+    const address = config.address ?? (yield* guessAddress);
+    return yield* Effect.logInfo(
+      `node ${address} port ${config.port}: tree in ${path.join(config.stateDir, "features")}, own features from ${config.featureDir}`,
+    ).pipe(
+      Effect.zipRight(node(config)),
+      Effect.provide(Layer.provideMerge(UdpTransport.layer({ address, port: config.port }), Metrics.layer)),
+    );
+  });
+
+// --- --dev ----------------------------------------------------------------------------------------------------------
+
+/** Where `--dev` keeps everything: a directory that no other user can have prepared. */
+const devDirectory = (named: string | undefined): Effect.Effect<string, ServeError> => {
+  const uid = os.userInfo().uid;
+  const directory = named ?? path.join(os.tmpdir(), `nameq-${uid}`);
+  return Effect.try({
+    try: () => {
+      fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      const stat = fs.lstatSync(directory);
+      if (named === undefined && (!stat.isDirectory() || stat.uid !== uid))
+        throw new Error("it belongs to another user");
+      return path.resolve(directory);
+    },
+    catch: (cause) =>
+      new ServeError({
+        message: `the development directory ${directory} cannot be used (${cause instanceof Error ? cause.message : String(cause)}): name another with --dev-dir`,
+        cause,
+      }),
+  });
+};
+
+/** The secret that the development nodes of a directory share: the first of them makes it. */
+const devSecret = (directory: string): Effect.Effect<string, ServeError> => {
+  const file = path.join(directory, "secret");
+  return Effect.try({
+    try: () => {
+      if (fs.existsSync(file)) return file;
+      // linked into place whole, so that of several first nodes one wins and none reads half a secret
+      const own = `${file}.${process.pid}`;
+      fs.writeFileSync(own, randomBytes(32), { mode: 0o600 });
+      try {
+        fs.linkSync(own, file);
+      } catch (cause) {
+        if (!fs.existsSync(file)) throw cause;
+      } finally {
+        fs.unlinkSync(own);
+      }
+      return file;
+    },
+    catch: (cause) =>
+      new ServeError({
+        message: `the development secret ${file} cannot be made: name another directory with --dev-dir`,
+        cause,
+      }),
+  });
+};
+
+const isTaken = (error: UdpError): boolean =>
+  error.reason === "Bind" && error.cause instanceof Error && "code" in error.cause && error.cause.code === "EADDRINUSE";
+
+/** A socket at the first free 127.0.0.x from 127.0.0.2 on. */
+const freeLoopback = (port: number, last = 2): Layer.Layer<UdpTransport, UdpError, Metrics> =>
+  UdpTransport.layer({ address: `127.0.0.${last}` as Address.Address, port }).pipe(
+    Layer.catchAll((error) => (isTaken(error) && last < 254 ? freeLoopback(port, last + 1) : Layer.fail(error))),
+  );
+
+/** A command line that starts this program again. */
+const program = (): string => {
+  const script = process.argv[1] ?? "nameq";
+  return path.basename(script) === "nameq" ? "nameq" : `node ${path.relative("", script) || script}`;
+};
+
+const quoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+
+const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
+  Effect.gen(function* () {
+    const directory = yield* devDirectory(config.dev.directory);
+    const secret = config.secret ?? { mode: 0, from: { _tag: "File", path: yield* devSecret(directory) } as const };
+    const socket =
+      config.address === undefined
+        ? freeLoopback(config.port)
+        : UdpTransport.layer({ address: config.address, port: config.port });
+    return yield* Effect.gen(function* () {
+      const { address } = yield* UdpTransport;
+      const featureDir = config.featureDir ?? path.join(directory, address, "features");
+      const stateDir = config.stateDir ?? path.join(directory, address, "state");
+      const tree = path.join(stateDir, "features");
+      yield* Effect.sync(() =>
+        process.stdout.write(
+          `
+  nameq development node ${address}
+
+  its tree       ${tree}
+  offer          ${program()} feature --feature-dir ${quoted(featureDir)} hello '"world"'
+  see            grep -r . ${quoted(tree)}
+  a second node  run this command again in another terminal
+  end            Ctrl-C
+
+`,
+        ),
+      );
+      return yield* node({
+        ...config,
+        featureDir,
+        stateDir,
+        secret,
+        registry: config.registry ?? { _tag: "Directory", directory: path.join(directory, "registry") },
+      });
+    }).pipe(Effect.provide(Layer.provideMerge(socket, Metrics.layer)));
+  });
+
+/** Runs a node until it is interrupted or cannot go on. */
+export const serve = (config: ServeConfig): Effect.Effect<never, NodeError> =>
+  config.dev === undefined ? serveNode(config) : serveDev(config);
