@@ -110,9 +110,10 @@ const make = Effect.fnUntraced(function* (sign: SecretSource, accept: ReadonlyAr
 
   // listening all the time: an unheard SIGHUP would end the process
   const hangup = yield* Effect.makeLatch(false);
+  const onSignal = () => hangup.unsafeOpen();
   yield* Effect.acquireRelease(
-    Effect.sync(() => process.on("SIGHUP", hangup.unsafeOpen)),
-    () => Effect.sync(() => process.removeListener("SIGHUP", hangup.unsafeOpen)),
+    Effect.sync(() => process.on("SIGHUP", onSignal)),
+    () => Effect.sync(() => process.removeListener("SIGHUP", onSignal)),
   );
 
   return {
