@@ -283,8 +283,8 @@ export const run = (
     const get = (address: Address) =>
       Effect.match(registry.get(address), {
         onFailure: (error) =>
-          // an object of such a size is nobody's of ours, and will not shrink by trying again
-          error.reason === "TooLarge"
+          // no node's object, and trying again will not make it one
+          error.reason === "TooLarge" || error.reason === "InvalidAnswer"
             ? step({ _tag: "GetDone", address, content: undefined, etag: "", ageMs: 0 })
             : step({ _tag: "GetFailed", address, problem: error.message }),
         onSuccess: Option.match({

@@ -1,0 +1,119 @@
+/** The contract of a bucket against a real S3 server, and what only a real server can do. */
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { fileURLToPath } from "node:url";
+import { CreateBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
+import * as Effect from "effect/Effect";
+import * as Option from "effect/Option";
+import * as Redacted from "effect/Redacted";
+import { S3Registry } from "../../src/S3Registry.js";
+import { assertNoSecret, bucketContract, failure, names, type Server, using } from "../S3RegistryContract.js";
+
+const script = fileURLToPath(new URL("start-real-s3.sh", import.meta.url));
+// 50 ports of its own, below those that the kernel gives out
+const port = 20_000 + (process.pid % 240) * 50;
+const bucket = "nameq-e2e";
+
+let directory = "";
+let env: Readonly<Record<string, string>> = {};
+let client: S3Client;
+
+beforeAll(async () => {
+  directory = fs.mkdtempSync(path.join(os.tmpdir(), "nameq-s3-"));
+  const printed = execFileSync(script, ["start", directory, `${port}`], { encoding: "utf8" });
+  env = Object.fromEntries(printed.split("\n").map((line) => [line.split("=", 1)[0]!, line.replace(/^[^=]*=/, "")]));
+  process.env["AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED"] = "true";
+  client = new S3Client({
+    region: env["S3_REGION"]!,
+    endpoint: env["S3_ENDPOINT"]!,
+    forcePathStyle: true,
+    credentials: { accessKeyId: env["S3_ACCESS_KEY_ID"]!, secretAccessKey: env["S3_SECRET_ACCESS_KEY"]! },
+  });
+  await client.send(new CreateBucketCommand({ Bucket: bucket }));
+});
+
+afterAll(() => {
+  client?.destroy();
+  execFileSync(script, ["destroy", directory]);
+});
+
+const server: Effect.Effect<Server> = Effect.sync(() => ({
+  options: {
+    region: env["S3_REGION"]!,
+    bucket,
+    endpoint: env["S3_ENDPOINT"]!,
+    pathStyle: true,
+    credentials: {
+      accessKeyId: env["S3_ACCESS_KEY_ID"]!,
+      secretAccessKey: Redacted.make(env["S3_SECRET_ACCESS_KEY"]!),
+    },
+    requestTimeout: "5 seconds",
+  },
+  plant: (Key, body) =>
+    Effect.promise(() => client.send(new PutObjectCommand({ Bucket: bucket, Key, Body: Buffer.from(body) }))),
+}));
+
+bucketContract("S3Registry.layer on a real server", server, "1100 millis");
+
+describe("S3Registry.layer, when the real server fails", () => {
+  const withRegistry = <A, E>(prefix: string, use: (registry: S3Registry.Service) => Effect.Effect<A, E>) =>
+    Effect.flatMap(server, ({ options }) =>
+      using(S3Registry.layer({ ...options, prefix, requestTimeout: "1 second", attempts: 1 }), use),
+    );
+  const signal = (name: "SIGSTOP" | "SIGCONT") => Effect.sync(() => process.kill(Number(env["S3_PID_RGW"]), name));
+  const user = (verb: "suspend" | "enable") =>
+    Effect.sync(() => execFileSync("radosgw-admin", ["-c", env["S3_CONF"]!, "user", verb, "--uid=test"]));
+
+  it.scopedLive("times out while the server stands still, and works when it goes on", () =>
+    withRegistry("stopped", (registry) =>
+      Effect.gen(function* () {
+        yield* registry.put("10.0.0.1", "before");
+        yield* Effect.acquireUseRelease(
+          signal("SIGSTOP"),
+          () =>
+            Effect.gen(function* () {
+              const operations = [registry.list, registry.get("10.0.0.1"), registry.remove("10.0.0.2")];
+              for (const operation of operations) assert.strictEqual((yield* failure(operation)).reason, "Timeout");
+            }),
+          () => signal("SIGCONT"),
+        );
+        yield* registry.put("10.0.0.3", "after");
+        assert.deepStrictEqual(yield* names(registry), ["10.0.0.1", "10.0.0.3"]);
+        assert.strictEqual(Option.getOrThrow(yield* registry.get("10.0.0.1")).body, "before");
+      }),
+    ),
+  );
+
+  it.scopedLive("is denied while the credentials are revoked", () =>
+    withRegistry("revoked", (registry) =>
+      Effect.gen(function* () {
+        yield* registry.put("10.0.0.1", "{}\n");
+        yield* Effect.acquireUseRelease(
+          user("suspend"),
+          () =>
+            Effect.gen(function* () {
+              const error = yield* failure(registry.list);
+              assert.strictEqual(error.reason, "Denied");
+              assertNoSecret(error, env["S3_SECRET_ACCESS_KEY"]!);
+            }),
+          () => user("enable"),
+        );
+        assert.deepStrictEqual(yield* names(registry), ["10.0.0.1"]);
+      }),
+    ),
+  );
+
+  it.scopedLive("is out of reach when the server has ended", () =>
+    withRegistry("ended", (registry) =>
+      Effect.gen(function* () {
+        yield* registry.put("10.0.0.1", "{}\n");
+        execFileSync(script, ["stop", directory]);
+        assert.strictEqual((yield* failure(registry.list)).reason, "Unreachable");
+        assert.strictEqual((yield* failure(registry.put("10.0.0.1", "{}\n"))).reason, "Unreachable");
+      }),
+    ),
+  );
+});
