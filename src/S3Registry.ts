@@ -245,9 +245,20 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
     let offsetMs = 0;
     const now = () => clock.unsafeCurrentTimeMillis() + offsetMs;
 
+    /** `mkdir -p`, for the reason given in MakeDirectories, and without blocking on a mount that hangs. */
+    const makeAll = async (wanted: string): Promise<void> => {
+      const make = () => file<void>((done) => fs.mkdir(wanted, 0o755, done));
+      const code = await make().then(
+        () => undefined,
+        (cause: NodeJS.ErrnoException) => cause.code ?? String(cause),
+      );
+      if (code === "ENOENT") await makeAll(path.dirname(wanted));
+      if (code !== undefined && code !== "EEXIST") await make();
+    };
+
     const makeOnce = async () => {
       if (made) return;
-      await file((done) => fs.mkdir(directory, { recursive: true, mode: 0o755 }, done));
+      await makeAll(directory);
       made = true;
     };
 

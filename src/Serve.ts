@@ -7,9 +7,11 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as Address from "./Address.js";
+import { print, type StandardStreamError } from "./Cli/Output.js";
 import type { DevConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
 import * as Daemon from "./Daemon.js";
 import { FeatureSource } from "./FeatureSource.js";
+import { makeDirectories } from "./MakeDirectories.js";
 import { Metrics } from "./Metrics.js";
 import { type RegistryError, S3Registry } from "./S3Registry.js";
 import { type SecretError, Secrets } from "./Secrets.js";
@@ -22,7 +24,7 @@ export class ServeError extends Data.TaggedError("ServeError")<{
   readonly cause?: unknown;
 }> {}
 
-type NodeError = ServeError | RegistryError | SecretError | StateTreeError | UdpError;
+type NodeError = ServeError | StandardStreamError | RegistryError | SecretError | StateTreeError | UdpError;
 
 const registryLayer = (config: RegistryConfig) =>
   config._tag === "Directory" ? S3Registry.layerDirectory({ directory: config.directory }) : S3Registry.layer(config);
@@ -67,49 +69,44 @@ const serveNode = (config: NodeConfig): Effect.Effect<never, NodeError> =>
 
 // --- --dev ----------------------------------------------------------------------------------------------------------
 
+const attempt = <A>(what: string, make: () => A): Effect.Effect<A, ServeError> =>
+  Effect.try({
+    try: make,
+    catch: (cause) =>
+      new ServeError({
+        message: `${what} (${cause instanceof Error ? cause.message : String(cause)}): name another directory with --dev-dir`,
+        cause,
+      }),
+  });
+
 /** Where `--dev` keeps everything: a directory that no other user can have prepared. */
 const devDirectory = (named: string | undefined): Effect.Effect<string, ServeError> => {
   const uid = os.userInfo().uid;
   const directory = named ?? path.join(os.tmpdir(), `nameq-${uid}`);
-  return Effect.try({
-    try: () => {
-      fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
-      const stat = fs.lstatSync(directory);
-      if (named === undefined && (!stat.isDirectory() || stat.uid !== uid))
-        throw new Error("it belongs to another user");
-      return path.resolve(directory);
-    },
-    catch: (cause) =>
-      new ServeError({
-        message: `the development directory ${directory} cannot be used (${cause instanceof Error ? cause.message : String(cause)}): name another with --dev-dir`,
-        cause,
-      }),
+  return attempt(`the development directory ${directory} cannot be used`, () => {
+    makeDirectories(directory, 0o700);
+    const stat = fs.lstatSync(directory);
+    if (named === undefined && (!stat.isDirectory() || stat.uid !== uid)) throw new Error("it belongs to another user");
+    return path.resolve(directory);
   });
 };
 
 /** The secret that the development nodes of a directory share: the first of them makes it. */
 const devSecret = (directory: string): Effect.Effect<string, ServeError> => {
   const file = path.join(directory, "secret");
-  return Effect.try({
-    try: () => {
-      if (fs.existsSync(file)) return file;
-      // linked into place whole, so that of several first nodes one wins and none reads half a secret
-      const own = `${file}.${process.pid}`;
-      fs.writeFileSync(own, randomBytes(32), { mode: 0o600 });
-      try {
-        fs.linkSync(own, file);
-      } catch (cause) {
-        if (!fs.existsSync(file)) throw cause;
-      } finally {
-        fs.unlinkSync(own);
-      }
-      return file;
-    },
-    catch: (cause) =>
-      new ServeError({
-        message: `the development secret ${file} cannot be made: name another directory with --dev-dir`,
-        cause,
-      }),
+  return attempt(`the development secret ${file} cannot be made`, () => {
+    if (fs.existsSync(file)) return file;
+    // linked into place whole, so that of several first nodes one wins and none reads half a secret
+    const own = `${file}.${process.pid}`;
+    fs.writeFileSync(own, randomBytes(32), { mode: 0o600 });
+    try {
+      fs.linkSync(own, file);
+    } catch (cause) {
+      if (!fs.existsSync(file)) throw cause;
+    } finally {
+      fs.unlinkSync(own);
+    }
+    return file;
   });
 };
 
@@ -143,9 +140,10 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
       const featureDir = config.featureDir ?? path.join(directory, address, "features");
       const stateDir = config.stateDir ?? path.join(directory, address, "state");
       const tree = path.join(stateDir, "features");
-      yield* Effect.sync(() =>
-        process.stdout.write(
-          `
+      // so that the first feature need not make it
+      yield* attempt(`the feature directory ${featureDir} cannot be made`, () => makeDirectories(featureDir));
+      yield* print(
+        `
   nameq development node ${address}
 
   its tree       ${tree}
@@ -155,7 +153,6 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
   end            Ctrl-C
 
 `,
-        ),
       );
       return yield* node({
         ...config,

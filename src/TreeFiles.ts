@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import * as fs from "node:fs";
 import { dirname, resolve } from "node:path";
+import { makeDirectories } from "./MakeDirectories.js";
 import * as StateLock from "./StateLock.js";
 
 /** What stands at a path: anything but a plain file or directory (a symbolic link too) is `other`, and never followed. */
@@ -59,7 +60,7 @@ export const onDisk = (stateDirectory: string): TreeFiles => {
       setMode(at(path), mode);
       return;
     }
-    const first = fs.mkdirSync(directory, { recursive: true, mode });
+    const first = makeDirectories(directory, mode);
     if (first === undefined) return;
     for (let made = directory; made.length >= first.length; made = dirname(made)) setMode(made, mode);
   };

@@ -1,0 +1,14 @@
+import * as Data from "effect/Data";
+
+/** The command line (or the environment in its place) is wrong: status 2. Never holds a secret. */
+export class UsageError extends Data.TaggedError("UsageError")<{
+  /** What is wrong and how to mend it, each a sentence that names the option. Not empty. */
+  readonly problems: ReadonlyArray<string>;
+}> {
+  override get message(): string {
+    return this.problems.join("\n");
+  }
+}
+
+/** A usage error with one problem. */
+export const usageError = (problem: string): UsageError => new UsageError({ problems: [problem] });
