@@ -1,6 +1,13 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  // the examples import the package as its users do
+  resolve: {
+    alias: [
+      { find: /^nameq$/, replacement: new URL("src/index.ts", import.meta.url).pathname },
+      { find: /^nameq\/testing$/, replacement: new URL("src/testing.ts", import.meta.url).pathname },
+    ],
+  },
   test: {
     include: ["test/**/*.test.ts"],
     exclude: ["test/e2e/**", "test/bench/**"],

@@ -1,6 +1,7 @@
 /** The library: what this host offers, and what the fleet offers. */
 import * as Chunk from "effect/Chunk";
 import * as Config from "effect/Config";
+import { EmbeddedNode, type EmbeddedNodeOptions, type NodeFailure } from "./EmbeddedNode.js";
 import type { ConfigError } from "effect/ConfigError";
 import * as Context from "effect/Context";
 import * as Data from "effect/Data";
@@ -383,6 +384,14 @@ export class NameqClient extends Context.Tag("nameq/NameqClient")<NameqClient, N
       (options) => NameqClient.layer(options),
     ),
   );
+
+  /**
+   * A client with a whole node of its own, inside this program: no daemon is needed. `EmbeddedNode.failure` tells when
+   * the node ended by itself.
+   */
+  static readonly layerEmbedded = (
+    options: EmbeddedNodeOptions,
+  ): Layer.Layer<EmbeddedNode | NameqClient, NodeFailure> => EmbeddedNode.layer(options);
 
   /**
    * For the tests of programs: a client at host `address` (defaults to 10.0.0.1) of a fleet in memory. Clients that

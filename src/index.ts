@@ -1,5 +1,6 @@
 /** nameq's library: what this host offers, and what the fleet offers. */
 export { Address, isLoopback, ownHost } from "./Address.js";
+export { EmbeddedNode, EmbeddedNodeError, type EmbeddedNodeOptions, type NodeFailure } from "./EmbeddedNode.js";
 export { FeatureName, FeatureValue, isFeatureName, parseValue } from "./Feature.js";
 export { FeatureFileError } from "./FeatureFile.js";
 export { Added, Booted, type Change, Offer, Problem, type ProblemReason, Removed, Updated } from "./FeatureTable.js";
