@@ -76,15 +76,21 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
   }> = [];
   const refused: Array<string> = [];
   let members = 0;
-  const ok = scanner.skipMembers(-1, (key, from, to) => {
+  const looseBefore = scanner.loose;
+  const ok = scanner.skipMembers(-1, (key) => {
     members++;
+    const from = scanner.at;
+    scanner.loose = false;
+    if (!scanner.skipValue()) return false;
     const name = Json.unquote(key);
     if (isFeatureName(name)) {
-      if (bounds.length <= maxFeatures) bounds.push({ name, from, to, loose: scanner.loose });
+      if (bounds.length <= maxFeatures) bounds.push({ name, from, to: scanner.at, loose: scanner.loose });
     } else if (refused.length < 8) {
       refused.push(name.slice(0, 64));
     }
+    return true;
   });
+  scanner.loose = looseBefore;
   if (!ok) return scanner.fault();
   if (bounds.length > maxFeatures) return "too-many";
   if (members === 0) return { set: empty, refused };

@@ -143,7 +143,7 @@ export class Scanner {
       case 34:
         return this.skipString();
       case 123:
-        return this.skipMembers(depth, undefined);
+        return this.skipMembers(depth);
       case 91:
         return this.skipArray(depth);
       case 116:
@@ -175,10 +175,10 @@ export class Scanner {
   }
 
   /**
-   * Skips an object, and calls `onMember` with the raw key (with its quotes) and the bounds of each value. `loose` is
-   * reset before each value, so that it tells about that value inside `onMember`.
+   * Skips an object. At each value `onMember` is called with the raw key (with its quotes): it moves past the value,
+   * which `skipValue` does, and answers false at a fault.
    */
-  skipMembers(depth: number, onMember: ((key: string, from: number, to: number) => void) | undefined): boolean {
+  skipMembers(depth: number, onMember?: (key: string) => boolean): boolean {
     if (depth >= this.depthLimit) {
       this.tooDeep = true;
       return false;
@@ -193,16 +193,8 @@ export class Scanner {
       this.skipSpace();
       if (!this.take(58)) return false;
       this.skipSpace();
-      const from = this.at;
-      if (onMember === undefined) {
-        if (!this.skipValue(depth + 1)) return false;
-      } else {
-        const before = this.loose;
-        this.loose = false;
-        if (!this.skipValue(depth + 1)) return false;
-        onMember(this.text.slice(keyAt, keyEnd), from, this.at);
-        this.loose ||= before;
-      }
+      const ok = onMember === undefined ? this.skipValue(depth + 1) : onMember(this.text.slice(keyAt, keyEnd));
+      if (!ok) return false;
       this.skipSpace();
       if (this.take(125)) return true;
       if (!this.take(44)) return false;

@@ -114,34 +114,44 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   const scanner = new Json.Scanner(text);
   let address = "";
   let timeNs = 0n;
-  let featuresAt = -1;
-  let wellFormed = true;
+  let parsed: Feature.ParsedSet = { set: Feature.empty, refused: none };
+  let tooMany = false;
+  /** A member that we know, of another type than it has. */
+  let mistyped = false;
   scanner.skipSpace();
-  const ok = scanner.skipMembers(-1, (key, from, to) => {
+  const ok = scanner.skipMembers(-1, (key) => {
+    const from = scanner.at;
+    if (key === '"features"' && text.charCodeAt(from) === 123) {
+      const set = Feature.scanSet(scanner);
+      if (set === "too-many") tooMany = true;
+      if (set === "too-many" || Json.isFault(set)) return false;
+      parsed = set;
+      return true;
+    }
+    if (!scanner.skipValue()) return false;
     switch (key) {
       case '"ip_addr"':
-        if (text.charCodeAt(from) === 34) address = Json.unquote(text.slice(from, to));
-        else wellFormed = false;
+        if (text.charCodeAt(from) === 34) address = Json.unquote(text.slice(from, scanner.at));
+        else mistyped = true;
         break;
-      case '"time_ns"':
+      case '"time_ns"': {
         // an int64: at most 19 digits; the exact range does not matter, the replay window is far narrower
-        if (/^-?\d{1,19}$/.test(text.slice(from, Math.min(to, from + 21)))) timeNs = BigInt(text.slice(from, to));
-        else wellFormed = false;
+        const number = text.slice(from, scanner.at);
+        if (/^-?\d{1,19}$/.test(number)) timeNs = BigInt(number);
+        else mistyped = true;
         break;
+      }
       case '"features"':
-        if (text.charCodeAt(from) === 123) featuresAt = from;
-        else if (text.startsWith("null", from)) featuresAt = -1;
-        else wellFormed = false;
+        if (text.startsWith("null", from)) parsed = { set: Feature.empty, refused: none };
+        else mistyped = true;
         break;
     }
+    return true;
   });
+  if (tooMany) return "too-many-features";
   if (!ok) return scanner.tooDeep ? "too-deep" : "bad-json";
   scanner.skipSpace();
-  if (scanner.at !== text.length || !wellFormed || address === "") return "bad-json";
-  if (featuresAt < 0) return { address, timeNs, features: Feature.empty, refused: none };
-  const parsed = Feature.scanSet(new Json.Scanner(text, featuresAt));
-  if (parsed === "too-many") return "too-many-features";
-  if (Json.isFault(parsed)) return parsed.reason === "depth" ? "too-deep" : "bad-json";
+  if (scanner.at !== text.length || mistyped || address === "") return "bad-json";
   return { address, timeNs, features: parsed.set, refused: parsed.refused };
 };
 

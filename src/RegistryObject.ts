@@ -24,22 +24,29 @@ export const encode = (features: Feature.FeatureSet, timeNs: bigint): string => 
 export const decode = (body: string): RegistryContent | undefined => {
   const scanner = new Json.Scanner(body);
   let timeNs: bigint | undefined;
-  let featuresAt = -1;
-  let wellFormed = true;
+  let parsed: Feature.ParsedSet = { set: Feature.empty, refused: [] };
   scanner.skipSpace();
-  const ok = scanner.skipMembers(-1, (key, from, to) => {
-    if (key === '"time_ns"') {
-      if (/^\d{1,19}$/.test(body.slice(from, Math.min(to, from + 20)))) timeNs = BigInt(body.slice(from, to));
-      else wellFormed = false;
-    } else if (key === '"features"') {
-      featuresAt = from;
-      wellFormed &&= body.charCodeAt(from) === 123 || body.startsWith("null", from);
+  const ok = scanner.skipMembers(-1, (key) => {
+    const from = scanner.at;
+    if (key === '"features"' && body.charCodeAt(from) === 123) {
+      const set = Feature.scanSet(scanner);
+      if (set === "too-many" || Json.isFault(set)) return false;
+      parsed = set;
+      return true;
     }
+    if (!scanner.skipValue()) return false;
+    if (key === '"features"') {
+      parsed = { set: Feature.empty, refused: [] };
+      return body.startsWith("null", from);
+    }
+    if (key === '"time_ns"') {
+      const number = body.slice(from, scanner.at);
+      if (!/^\d{1,19}$/.test(number)) return false;
+      timeNs = BigInt(number);
+    }
+    return true;
   });
   scanner.skipSpace();
-  if (!ok || !wellFormed || scanner.at !== body.length) return undefined;
-  if (featuresAt < 0 || body.charCodeAt(featuresAt) !== 123) return { features: Feature.empty, timeNs, refused: [] };
-  const parsed = Feature.scanSet(new Json.Scanner(body, featuresAt));
-  if (parsed === "too-many" || Json.isFault(parsed)) return undefined;
+  if (!ok || scanner.at !== body.length) return undefined;
   return { features: parsed.set, timeNs, refused: parsed.refused };
 };
