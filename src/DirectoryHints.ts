@@ -214,20 +214,16 @@ export const make = Effect.fnUntraced(function* (
     return hints;
   };
 
-  /** Waits for a hint or for `time`. A race of two fibers would do too, but ending its loser costs 0.1 ms at each hint. */
-  const waitUntil = Effect.fnUntraced(function* (time: number) {
-    const wait = time - now();
-    if (wait <= 0) return;
-    if (alarmAt > time) {
-      alarmAt = time;
-      const ring = Effect.sync(() => {
-        if (alarmAt === time) alarmAt = Number.POSITIVE_INFINITY;
-        latch.unsafeOpen();
-      });
-      yield* Effect.forkIn(Effect.delay(ring, wait), scope);
-    }
-    yield* latch.await;
-  });
+  /** Has the latch opened at `time`. Racing the latch against a sleep would do too, but ending a race costs 0.1 ms. */
+  const setAlarm = (time: number): Effect.Effect<unknown> => {
+    if (alarmAt <= time) return Effect.void;
+    alarmAt = time;
+    const ring = Effect.sync(() => {
+      if (alarmAt === time) alarmAt = Number.POSITIVE_INFINITY;
+      latch.unsafeOpen();
+    });
+    return Effect.forkIn(Effect.delay(ring, time - now()), scope);
+  };
 
   yield* Effect.addFinalizer(() => Effect.sync(() => all.forEach(close)));
 
@@ -260,7 +256,11 @@ export const make = Effect.fnUntraced(function* (
     take: Effect.fnUntraced(function* (atMost?: Duration.DurationInput) {
       const until = atMost === undefined ? Number.POSITIVE_INFINITY : now() + Duration.toMillis(atMost);
       for (;;) {
-        if (dirty.size === 0) yield* waitUntil(Math.min(until, sweepAt));
+        const wakeAt = Math.min(until, sweepAt);
+        if (dirty.size === 0 && wakeAt > now()) {
+          yield* setAlarm(wakeAt);
+          yield* latch.await;
+        }
         if (now() >= sweepAt) yield* sweep;
         const hints = drain();
         while (warnings.length > 0) yield* Effect.logWarning(warnings.shift());
