@@ -18,7 +18,7 @@ import * as Daemon from "./Daemon.js";
 import * as Feature from "./Feature.js";
 import { FeatureSource } from "./FeatureSource.js";
 import { Metrics } from "./Metrics.js";
-import type { Key } from "./Packet.js";
+import * as Packet from "./Packet.js";
 import { MemoryRegistry, S3Registry } from "./S3Registry.js";
 import { Secrets } from "./Secrets.js";
 import type { Settings } from "./Settings.js";
@@ -48,22 +48,45 @@ export type NodeRef = number | ClusterNode;
 const maxLog = 1_000;
 
 /** Any key: the simulated network is not listened to. */
-const key: Key = { mode: 0, secret: createSecretKey(Buffer.from("simulated fleet's secret")) };
+const key: Packet.Key = { mode: 0, secret: createSecretKey(Buffer.from("simulated fleet's secret")) };
+
+/** Files that tell of each change that a program in the tree would see. */
+class ObservedFiles extends MemoryFiles {
+  /** `text` is undefined when the file went. */
+  onChange: ((path: string, text: string | undefined) => void) | undefined;
+
+  override rename(from: string, to: string): void {
+    super.rename(from, to);
+    this.onChange?.(to, this.read(to));
+  }
+
+  override unlink(path: string): void {
+    super.unlink(path);
+    this.onChange?.(path, undefined);
+  }
+}
 
 /** One node of a cluster: its disk outlives its process. */
 export class ClusterNode {
   /** How far its wall clock is off, ms. */
   skewMs = 0;
   /** The files of its state directory: can be read, and made to fail (`fault`). */
-  readonly files = new MemoryFiles();
+  readonly files = new ObservedFiles();
   /** What it logged, oldest first, at most the last 1,000 lines. */
   readonly log: Array<string> = [];
+  /** Lines it ever logged. */
+  lines = 0;
   /** Counters of the present or last process. */
   metrics: Metrics.Service | undefined;
   /** Why its last process ended by itself, if it did. */
   failure: string | undefined;
   private process:
-    | { readonly fiber: Fiber.RuntimeFiber<unknown, unknown>; readonly options: { onExit: "withdraw" | "keep" } }
+    | {
+        readonly fiber: Fiber.RuntimeFiber<unknown, unknown>;
+        readonly options: { onExit: "withdraw" | "keep" };
+        leaving: boolean;
+        readonly next: Array<() => void>;
+      }
     | undefined;
   private starts = 0;
 
@@ -75,6 +98,11 @@ export class ClusterNode {
 
   get running(): boolean {
     return this.process !== undefined;
+  }
+
+  /** It was told to stop, and its process has not ended yet. */
+  get leaving(): boolean {
+    return this.process?.leaving === true;
   }
 
   /** Advertises a feature, as a file in its feature directory: any JSON value, or `undefined` for none. */
@@ -120,6 +148,7 @@ export class ClusterNode {
     const { cluster } = this;
     this.failure = undefined;
     const said = Logger.make(({ logLevel, message }) => {
+      this.lines++;
       if (this.log.length === maxLog) this.log.shift();
       const text = Array.isArray(message) ? message.join(" ") : String(message);
       this.log.push(`${new Date(cluster.time.unixMs).toISOString()} ${logLevel.label} ${text}`);
@@ -144,17 +173,36 @@ export class ClusterNode {
       Effect.withRandom(Random.make(`${cluster.seed}/${this.address}/${this.starts++}`)),
     );
     const fiber = Effect.runFork(program, { scheduler: cluster.time.scheduler });
-    this.process = { fiber, options: daemon };
+    const process = { fiber, options: daemon, leaving: false, next: new Array<() => void>() };
+    this.process = process;
     fiber.addObserver((exit) => {
       if (this.process?.fiber !== fiber) return;
       this.process = undefined;
       if (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)) this.failure = Cause.pretty(exit.cause);
+      for (const next of process.next) next();
     });
   }
 
-  /** SIGTERM: it leaves as `onExit` says, while time goes on. */
-  stop(): void {
-    this.process?.fiber.unsafeInterruptAsFork(this.process.fiber.id());
+  /** SIGTERM: it leaves as `onExit` says (now, or else at its start), while time goes on. */
+  stop(onExit?: "withdraw" | "keep"): void {
+    const process = this.process;
+    if (process === undefined) return;
+    process.options.onExit = onExit ?? process.options.onExit;
+    process.leaving = true;
+    process.fiber.unsafeInterruptAsFork(process.fiber.id());
+  }
+
+  /** Does this when its process has ended: at once when there is none. */
+  afterEnd(next: () => void): void {
+    if (this.process === undefined) next();
+    else this.process.next.push(next);
+  }
+
+  /** Empties its disk: it is another host from now on. Not while it runs. */
+  wipe(): void {
+    if (this.process !== undefined) throw new Error(`${this.address} still runs`);
+    this.files.erase("");
+    this.cluster.runSync(this.source.replace(Feature.empty));
   }
 
   /** kill -9: no goodbye, its files stay as they are. */
@@ -244,6 +292,15 @@ export class Cluster {
   /** Ends all splits and cuts. */
   heal(): void {
     this.network.faults.heal();
+  }
+
+  /** Sends a node an announcement that a node of ours never made, signed with the fleet's key, from any address. */
+  forge(from: string, to: NodeRef, announcement: Parameters<typeof Packet.encode>[1]): void {
+    const source = Address.parse(from);
+    const plug = source && this.network.attach(source, { offer: () => true, end: () => {} });
+    if (plug === undefined) throw new Error(`${from} is no free address`);
+    plug.send([this.node(to).address], Packet.encode(key, announcement));
+    plug.detach();
   }
 
   crash(node: NodeRef): void {

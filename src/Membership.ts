@@ -130,6 +130,8 @@ export class Membership {
   private readonly conditions = new Map<string, string>();
   private readonly getting = new Set<Address.Address>();
   private readonly foreign = new Map<string, string>();
+  /** The newest news of peers that were forgotten lately, the oldest first. */
+  private readonly forgotten = new Map<Address.Address, { readonly timeNs: bigint; readonly untilMs: number }>();
   private silentPeers = 0;
   private lastTimeNs = 0n;
   private sleptMs = 0;
@@ -148,13 +150,18 @@ export class Membership {
   };
   private list = { dueMs: never, running: false, startedMs: -never, failures: 0 };
   private out: Array<Action> = [];
+  private readonly replayNs: bigint;
+  private readonly futureNs: bigint;
 
   /** `random` gives numbers in [0, 1); seeded in tests and simulation. */
   constructor(
     readonly address: Address.Address,
     private readonly settings: Settings,
     private readonly random: () => number,
-  ) {}
+  ) {
+    this.replayNs = msToNs(settings.replayMs);
+    this.futureNs = msToNs(settings.futureMs);
+  }
 
   get peers(): ReadonlyMap<Address.Address, Peer> {
     return this.known;
@@ -291,7 +298,7 @@ export class Membership {
    */
   private nextTimeNs(now: Instant): bigint {
     const last = this.lastTimeNs;
-    const follow = now.wallNs > last || last - now.wallNs > msToNs(this.settings.futureMs);
+    const follow = now.wallNs > last || last - now.wallNs > this.futureNs;
     this.lastTimeNs = follow ? now.wallNs : last + 1n;
     return this.lastTimeNs;
   }
@@ -330,8 +337,8 @@ export class Membership {
       if (own === undefined || !Address.mayBePeer(own, this.address)) return this.drop("address", source);
     }
     const ageNs = now.wallNs - announcement.timeNs;
-    const tooOld = ageNs > msToNs(this.settings.replayMs);
-    if (tooOld || -ageNs > msToNs(this.settings.futureMs)) {
+    const tooOld = ageNs > this.replayNs;
+    if (tooOld || this.isAhead(announcement.timeNs, now)) {
       // an old one from a peer whose newer news is known is a straggler, not a wrong clock
       if (peer === undefined || announcement.timeNs > peer.timeNs) {
         this.condition(
@@ -345,7 +352,7 @@ export class Membership {
     if (peer === undefined) {
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", source);
       peer = this.meet(address as Address.Address, now);
-    } else if (announcement.timeNs <= peer.timeNs) {
+    } else if (announcement.timeNs <= peer.timeNs && !this.isAhead(peer.timeNs, now)) {
       return this.drop("stale", source);
     }
     if (this.conditions.size > 0) this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
@@ -354,6 +361,11 @@ export class Membership {
     peer.from = "udp";
     this.setSilent(peer, false);
     this.learn(peer, announcement.features, announcement.refused, true);
+  }
+
+  /** No clock can have said so: its owner's and ours were ahead, and were set right since. It must not lock out the news. */
+  private isAhead(timeNs: bigint, now: Instant): boolean {
+    return timeNs - now.wallNs > this.futureNs;
   }
 
   /** A new peer: we answer it, and it gets its timer. */
@@ -416,6 +428,7 @@ export class Membership {
     if (expiresMs <= now.monoMs) {
       this.setSilent(peer, false);
       this.known.delete(peer.address);
+      this.remember(peer, now);
       for (const kind of ["clock", "names"]) this.conditions.delete(`${kind}/${peer.address}`);
       this.show(peer.address, Feature.empty, false);
       this.out.push({
@@ -437,6 +450,19 @@ export class Membership {
       next = now.monoMs + this.between(this.settings.silentGetMs);
     }
     this.timers.push(Math.min(next, expiresMs), peer);
+  }
+
+  /**
+   * An object that a late put left behind may be younger than `expiryMs` and older than what we knew of its owner: it
+   * must not come back.
+   */
+  private remember({ address, timeNs }: Peer, now: Instant): void {
+    for (const [oldest, { untilMs }] of this.forgotten) {
+      if (untilMs > now.monoMs && this.forgotten.size < this.settings.maxPeers) break;
+      this.forgotten.delete(oldest);
+    }
+    this.forgotten.delete(address);
+    if (timeNs <= now.wallNs) this.forgotten.set(address, { timeNs, untilMs: now.monoMs + this.settings.expiryMs });
   }
 
   private settle(): void {
@@ -626,22 +652,25 @@ export class Membership {
       if (peer === undefined || peer.silent) this.out.push({ _tag: "Delete", address });
       return;
     }
-    // the owner's time if it can be believed: a clock far ahead would lock out all its later news
+    // the registry's clock may be a little ahead of itself
+    const putMs = now.monoMs - Math.max(ageMs, 0);
+    const putNs = now.wallNs - msToNs(now.monoMs - putMs);
+    // the owner's time, unless its clock was ahead when it put this: that would lock out all its later news
     const owner = content.timeNs;
-    const believed = owner !== undefined && owner - now.wallNs <= msToNs(this.settings.futureMs);
-    const timeNs = believed ? owner : now.wallNs - msToNs(Math.max(ageMs, 0));
-    if (peer !== undefined && timeNs <= peer.timeNs) {
-      peer.etag = etag;
-      return;
-    }
+    const believed = owner !== undefined && owner - putNs <= this.futureNs;
+    const timeNs = believed ? owner : putNs;
     if (peer === undefined) {
+      const last = this.forgotten.get(address);
+      if (last !== undefined && timeNs <= last.timeNs && now.monoMs < last.untilMs) return;
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", address);
       peer = this.meet(address, now);
-      peer.heardMs = now.monoMs - ageMs;
+      peer.heardMs = putMs;
     }
+    // another object is a sign of life, whatever its owner's clock and ours say
+    if (peer.etag !== etag) peer.heardMs = Math.max(peer.heardMs, putMs);
     peer.etag = etag;
+    if (timeNs <= peer.timeNs) return;
     peer.timeNs = timeNs;
-    peer.heardMs = Math.max(peer.heardMs, now.monoMs - ageMs);
     peer.from = "registry";
     peer.legacy = owner === undefined;
     this.learn(peer, content.features, content.refused, this.isSettled);

@@ -1,0 +1,272 @@
+/** Plays a fault schedule on a simulated fleet under the eyes of a `Witness`. */
+import type * as Address from "./Address.js";
+import { Cluster, type ClusterNode, type Tree } from "./Cluster.js";
+import * as FaultSchedule from "./FaultSchedule.js";
+import { defaults, type Settings } from "./Settings.js";
+import { convergedMs, goneMs, type Violation, Witness } from "./Witness.js";
+
+/** A fleet that a schedule can be played on. Times are ms since its start. */
+export interface World {
+  /** Everything due until then happens. */
+  readonly advanceTo: (atMs: number) => void;
+  /** What the nodes do not live to see is no error: a node that is not there, a start of one that runs. */
+  readonly perform: (deed: FaultSchedule.Deed) => void;
+  /** A node of this address joined, or undefined. */
+  readonly join: () => Address.Address;
+  /** Names in the registry. */
+  readonly objects: () => ReadonlySet<string>;
+  /** By address of the nodes that run. */
+  readonly trees: () => Readonly<Record<string, Tree>>;
+  /** What else went wrong, since the last call. */
+  readonly complaints: (hours: number) => ReadonlyArray<Omit<Violation, "atMs">>;
+  readonly close: () => void;
+}
+
+/** Told of each file of a tree that changed. */
+export type OnShown = (node: number, host: string, feature: string, text: string | undefined, nowMs: number) => void;
+
+export type MakeWorld = (schedule: FaultSchedule.FaultSchedule, settings: Settings, onShown: OnShown) => World;
+
+export interface Outcome {
+  readonly violations: ReadonlyArray<Violation>;
+  /** At the end, by address. */
+  readonly trees: Readonly<Record<string, Tree>>;
+}
+
+export interface PlayOptions {
+  readonly settings?: Settings;
+  /** How often promises that name a time are looked at, ms. Defaults to 10 seconds; each change of a tree is seen anyway. */
+  readonly lookMs?: number;
+}
+
+/** The address of the node at a place. */
+export const addressOf = (node: number): Address.Address => `10.0.${node >> 8}.${(node & 255) + 1}` as Address.Address;
+
+const ended = Symbol("ended");
+
+/** Plays the schedule, ends every fault, and lets pass the time in which the protocol promises agreement. Stops at the first violation. */
+export const play = (
+  schedule: FaultSchedule.FaultSchedule,
+  makeWorld: MakeWorld,
+  options: PlayOptions = {},
+): Outcome => {
+  const { settings = defaults, lookMs = 10_000 } = options;
+  const witness = new Witness(settings);
+  let members = 0;
+  const world = makeWorld(schedule, settings, (node, host, feature, text, nowMs) =>
+    witness.shown(node, host, feature, text, nowMs),
+  );
+  let nowMs = 0;
+  const stopIfBroken = (): void => {
+    if (witness.violations.length > 0) throw ended;
+  };
+  const advanceTo = (atMs: number): void => {
+    for (let at = Math.floor(nowMs / lookMs + 1) * lookMs; at <= atMs; at += lookMs) {
+      world.advanceTo(at);
+      witness.look(at, world.objects());
+      stopIfBroken();
+    }
+    world.advanceTo(atMs);
+    nowMs = atMs;
+    stopIfBroken();
+  };
+  const join = (): void => {
+    witness.joined(addressOf(members++), nowMs);
+    world.join();
+  };
+  const perform = (deed: FaultSchedule.Deed): void => {
+    if (deed.do === "join") return join();
+    if ("node" in deed && deed.node >= members) return;
+    witness.deed(deed, nowMs);
+    world.perform(deed);
+  };
+  try {
+    // the registry's clock was off before there were nodes
+    for (const { atMs, deed } of schedule.steps) if (atMs === 0 && deed.do === "registry-clock") world.perform(deed);
+    for (let node = 0; node < schedule.nodes; node++) join();
+    for (const { atMs, deed } of schedule.steps) {
+      advanceTo(atMs);
+      perform(deed);
+    }
+    advanceTo(schedule.durationMs);
+    for (const deed of calm(members)) perform(deed);
+    witness.calmed(nowMs);
+    advanceTo(nowMs + Math.max(convergedMs(settings), goneMs(settings)) + lookMs);
+    const trees = world.trees();
+    if (canonical(trees) !== canonical(witness.truth())) {
+      witness.violate("not-converged", `${canonical(trees)} should be ${canonical(witness.truth())}`, nowMs);
+    }
+    for (const { rule, message } of world.complaints(nowMs / 3_600_000)) witness.violate(rule, message, nowMs);
+    return { violations: witness.violations, trees };
+  } catch (error) {
+    if (error !== ended) throw error;
+    return { violations: witness.violations, trees: world.trees() };
+  } finally {
+    world.close();
+  }
+};
+
+/**
+ * Plays a schedule, and throws when a promise was broken: the error tells which, and gives the shortest schedule found
+ * that still breaks the same one.
+ */
+export const check = (
+  schedule: FaultSchedule.FaultSchedule,
+  makeWorld: MakeWorld,
+  options: PlayOptions & { /** Plays to spend on shrinking. Defaults to 300. */ readonly tries?: number } = {},
+): Outcome => {
+  const outcome = play(schedule, makeWorld, options);
+  const [first] = outcome.violations;
+  if (first === undefined) return outcome;
+  const broken = (candidate: FaultSchedule.FaultSchedule) =>
+    play(candidate, makeWorld, options).violations.find(({ rule }) => rule === first.rule);
+  const shortest = FaultSchedule.shrink(schedule, (each) => broken(each) !== undefined, options.tries ?? 300);
+  const { atMs, rule, message } = broken(shortest) ?? first;
+  throw new Error(
+    `seed ${schedule.seed} broke the promise "${rule}" after ${(atMs / 1_000).toFixed(1)} s: ${message}\n${FaultSchedule.show(shortest)}`,
+  );
+};
+
+const calm = (members: number): ReadonlyArray<FaultSchedule.Deed> => [
+  { do: "heal" },
+  { do: "link", link: FaultSchedule.calmLink },
+  { do: "listing-lag", lagMs: 0 },
+  ...Array.from({ length: members }, (_, node): ReadonlyArray<FaultSchedule.Deed> => [
+    { do: "clock", node, skewMs: 0 },
+    { do: "registry", node, delayMs: 0, failure: undefined },
+    { do: "disk", node, code: undefined },
+  ]).flat(),
+];
+
+/** Trees as text that is equal when they are; features that nobody offers do not count. */
+export const canonical = (trees: Readonly<Record<string, Tree>>): string =>
+  Object.entries(trees)
+    .flatMap(([node, tree]) =>
+      Object.entries(tree).flatMap(([feature, hosts]) =>
+        Object.entries(hosts).map(([host, value]) => `${node}:${feature}/${host}=${value}`),
+      ),
+    )
+    .toSorted()
+    .join(" ");
+
+/** Log lines of one node in an hour of steady faults, and at any time besides. */
+export const maxLinesAnHour = 240;
+
+/** Whole nodes: see `Cluster`. */
+export const clusterWorld: MakeWorld = (schedule, settings, onShown) => {
+  const cluster = Cluster.make({ nodes: 0, seed: schedule.seed, settings });
+  const startMs = cluster.time.unixMs;
+  const { network, registry } = cluster;
+  const { faults } = network;
+  const node = (place: number) => cluster.node(place);
+  /** A process that is leaving takes its time: whatever comes next waits for it. */
+  const afterEnd = (place: number, next: (member: ClusterNode) => void): void => {
+    const member = node(place);
+    if (!member.leaving) member.crash();
+    member.afterEnd(() => {
+      if (!member.running) next(member);
+    });
+  };
+  const perform = (deed: FaultSchedule.Deed): void => {
+    switch (deed.do) {
+      case "set":
+        return node(deed.node).write(deed.feature, deed.value);
+      case "half-write":
+        return node(deed.node).write(deed.feature, "{");
+      case "remove":
+        return node(deed.node).remove(deed.feature);
+      case "partition":
+        return cluster.partition(...deed.groups.map((group) => group.filter((place) => place < cluster.nodes.length)));
+      case "cut":
+        if (Math.max(deed.from, deed.to) >= cluster.nodes.length) return;
+        return deed.oneWay ? cluster.cutOneWay(deed.from, deed.to) : cluster.cut(deed.from, deed.to);
+      case "heal":
+        return cluster.heal();
+      case "link":
+        return faults.setDefault(deed.link);
+      case "crash":
+        return node(deed.node).leaving ? undefined : node(deed.node).crash();
+      case "stop":
+        return node(deed.node).stop(deed.keep ? "keep" : "withdraw");
+      case "start":
+        if (node(deed.node).running && !node(deed.node).leaving) return;
+        return afterEnd(deed.node, (member) => member.start());
+      case "replace":
+        return afterEnd(deed.node, (member) => {
+          member.wipe();
+          member.start();
+        });
+      case "clock":
+        node(deed.node).skewMs = deed.skewMs;
+        return;
+      case "registry":
+        Object.assign(registry.link(addressOf(deed.node)), { delayMs: deed.delayMs, failure: deed.failure });
+        return;
+      case "registry-clock":
+        registry.clockOffsetMs = deed.offsetMs;
+        return;
+      case "listing-lag":
+        registry.listLagMs = deed.lagMs;
+        return;
+      case "vanish":
+        return registry.vanish(addressOf(deed.node));
+      case "plant":
+        return registry.plant(deed.name, deed.body);
+      case "forge":
+        return deed.to < cluster.nodes.length
+          ? cluster.forge(FaultSchedule.forger, deed.to, {
+              address: addressOf(deed.node),
+              timeNs: BigInt(cluster.time.unixMs) * 1_000_000n,
+              features: FaultSchedule.forged,
+            })
+          : undefined;
+      case "disk":
+        node(deed.node).files.fault =
+          deed.code === undefined
+            ? undefined
+            : (operation, path) =>
+                (
+                  deed.code === "ENOSPC"
+                    ? operation === "write" || operation === "makeDirectory"
+                    : path.startsWith("features/") && operation !== "list" && operation !== "holds"
+                )
+                  ? deed.code
+                  : undefined;
+        return;
+      case "join":
+        return;
+    }
+  };
+  const complaints: World["complaints"] = (hours) => {
+    const all: Array<Omit<Violation, "atMs">> = [];
+    for (const { address, failure, log, lines } of cluster.nodes) {
+      if (failure !== undefined) all.push({ rule: "failed", message: `${address} ended: ${failure}` });
+      if (lines > maxLinesAnHour * (hours + 1)) {
+        all.push({ rule: "too-loud", message: `${address} logged ${lines} lines: ${log.slice(-20).join("\n")}` });
+      }
+    }
+    const sent = network.statistics();
+    const ended = sent.delivered + Object.values(sent.dropped).reduce((sum, n) => sum + n, 0) + sent.inFlight;
+    if (sent.sent + sent.duplicated !== ended) all.push({ rule: "uncounted", message: JSON.stringify(sent) });
+    return all;
+  };
+  return {
+    advanceTo: (atMs) => cluster.time.advance(startMs + atMs - cluster.time.unixMs),
+    perform,
+    join: () => {
+      const place = cluster.nodes.length;
+      const joined = cluster.join(addressOf(place));
+      joined.files.onChange = (path, text) => {
+        const [root, feature, host] = path.split("/");
+        if (root === "features" && feature !== undefined && host !== undefined) {
+          onShown(place, host, feature, text, cluster.time.unixMs - startMs);
+        }
+      };
+      return joined.address;
+    },
+    objects: () => new Set(registry.contents().keys()),
+    trees: () => cluster.trees,
+    complaints,
+    close: () => cluster.close(),
+  };
+};

@@ -1,0 +1,3 @@
+import { simulate } from "./simulationSeeds.js";
+
+simulate(1);

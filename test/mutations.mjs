@@ -1,0 +1,197 @@
+/**
+ * Breaks the node's rules on purpose, one at a time, and shows that the simulation catches each:
+ * `node test/mutations.mjs [words of a mutation's name]`. Ends with status 1 when one is not caught.
+ */
+import { build } from "esbuild";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+
+/** Which tier sees it (`rules` alone or `whole` nodes), what is broken, in which file, what text becomes what. */
+const mutations = [
+  ["rules", "nothing is broken", "Membership.ts", "", ""],
+  ["whole", "nothing is broken", "Membership.ts", "", ""],
+  [
+    "rules",
+    "equal time_ns is news",
+    "Membership.ts",
+    "announcement.timeNs <= peer.timeNs",
+    "announcement.timeNs < peer.timeNs",
+  ],
+  ["rules", "older time_ns is news", "Membership.ts", "announcement.timeNs <= peer.timeNs", "false"],
+  ["rules", "an expired peer's files stay", "Membership.ts", "this.show(peer.address, Feature.empty, false);", ""],
+  [
+    "rules",
+    "no goodbye",
+    "Membership.ts",
+    "this.own = Feature.empty;\n    this.announceAll(now);",
+    "this.own = Feature.empty;",
+  ],
+  [
+    "rules",
+    "no announcement at a change",
+    "Membership.ts",
+    "this.announceAll(now);\n    this.putSoon(now);",
+    "this.putSoon(now);",
+  ],
+  [
+    "rules",
+    "foreign objects are deleted",
+    "Membership.ts",
+    "if (this.foreign.size < maxConditions)",
+    'this.out.push({ _tag: "Delete", address });\n      if (this.foreign.size < maxConditions)',
+  ],
+  [
+    "rules",
+    "objects of living nodes are deleted",
+    "Membership.ts",
+    "if (ageMs > this.settings.expiryMs) {\n      if (peer === undefined || peer.silent)",
+    "if (ageMs > 60_000) {\n      if (true)",
+  ],
+  [
+    "rules",
+    "no jitter",
+    "Membership.ts",
+    "return least + this.random() * (most - least);",
+    "return (least + most) / 2;",
+  ],
+  [
+    "rules",
+    "no origin check",
+    "Membership.ts",
+    "if (address === undefined || address !== source)",
+    "if (address === undefined)",
+  ],
+  ["rules", "the future is believed", "Membership.ts", "return timeNs - now.wallNs > this.futureNs;", "return false;"],
+  [
+    "rules",
+    "an unchanged object is not put again",
+    "Membership.ts",
+    "now.monoMs + this.between(this.settings.refreshMs)",
+    "never",
+  ],
+  [
+    "rules",
+    "a failed put is not tried again",
+    "Membership.ts",
+    "this.put.dueMs = now.monoMs + this.backoff(this.put.failures++);",
+    "this.put.dueMs = never;",
+  ],
+  ["rules", "registry news beats newer datagrams", "Membership.ts", "if (timeNs <= peer.timeNs) return;", ""],
+  [
+    "rules",
+    "late puts bring forgotten nodes back",
+    "Membership.ts",
+    "if (last !== undefined && timeNs <= last.timeNs && now.monoMs < last.untilMs) return;",
+    "void last;",
+  ],
+  [
+    "rules",
+    "a new peer is not answered",
+    "Membership.ts",
+    "if (this.reachable(address)) this.announceTo([address], now);",
+    "",
+  ],
+  [
+    "whole",
+    "renamed before the write ends",
+    "StateTree.ts",
+    "files.write(temporary, text);",
+    'files.write(temporary, "");\n      files.rename(temporary, path);\n      files.unlink(path);\n      files.write(temporary, text);',
+  ],
+  [
+    "whole",
+    "found files go at once at a restart",
+    "StateTree.ts",
+    "firm: settled, revision: 0",
+    "firm: true, revision: 0",
+  ],
+  [
+    "whole",
+    "a failed write is not tried again",
+    "StateTree.ts",
+    "if (codes.size > 0) againAtMs =",
+    "if (codes.size > 1e9) againAtMs =",
+  ],
+  [
+    "whole",
+    "a failed put is not told",
+    "Daemon.ts",
+    'onFailure: (error) => step({ _tag: "PutFailed", problem: error.message }),',
+    "onFailure: () => {},",
+  ],
+  [
+    "rules",
+    "an object from ahead is believed",
+    "Membership.ts",
+    "owner !== undefined && owner - putNs <= this.futureNs",
+    "owner !== undefined && !this.isAhead(owner, now)",
+  ],
+  [
+    "rules",
+    "no goodbye in the registry",
+    "Membership.ts",
+    "if (this.put.startedMs > -never) {",
+    "if (this.put.startedMs > never) {",
+  ],
+  [
+    "whole",
+    "the HMAC is not checked",
+    "Packet.ts",
+    "if (timingSafeEqual(mac(key.secret, bytes.subarray(0, end)), bytes.subarray(end))) return undefined;",
+    "if (end > 0 && timingSafeEqual !== undefined) return undefined;",
+  ],
+];
+
+const wanted = process.argv.slice(2).join(" ");
+const directory = join(here, "../node_modules/.cache/nameq-mutations");
+mkdirSync(directory, { recursive: true });
+let missed = 0;
+console.log("tier  | broken                                | caught by");
+for (const [i, [tier, name, file, from, to]] of mutations.entries()) {
+  if (!name.includes(wanted)) continue;
+  const outfile = join(directory, `${i}.mjs`);
+  let applied = from === "";
+  await build({
+    entryPoints: [join(here, "mutationDriver.ts")],
+    outfile,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    packages: "external",
+    logLevel: "error",
+    plugins: [
+      {
+        name: "mutate",
+        setup: ({ onLoad }) =>
+          onLoad({ filter: /\/src\/[A-Za-z]+\.ts$/ }, ({ path }) => {
+            if (basename(path) !== file || from === "") return undefined;
+            const text = readFileSync(path, "utf8");
+            applied = text.includes(from);
+            return { contents: text.replace(from, () => to), loader: "ts" };
+          }),
+      },
+    ],
+  });
+  const sound = from === "";
+  const seeds = tier === "whole" ? (sound ? 4 : 40) : sound ? 200 : 3_000;
+  const { stdout, stderr } = spawnSync(process.execPath, [outfile, tier, String(seeds)], {
+    encoding: "utf8",
+    timeout: 300_000,
+  });
+  const answer = stdout === "" ? undefined : JSON.parse(stdout);
+  const verdict = !applied
+    ? "THE RULE'S TEXT IS NOT THERE ANY MORE: mend this table"
+    : answer === undefined
+      ? `NO ANSWER ${stderr.slice(0, 200)}`
+      : answer.found === ""
+        ? `${sound ? "nothing" : "NOTHING"}, in ${answer.seed} seeds`
+        : `${answer.known ? "regression" : "seed"} ${answer.seed}: ${answer.found.slice(0, 120)}`;
+  if (!applied || answer === undefined || (answer.found === "") !== sound) missed++;
+  console.log(`${tier.padEnd(5)} | ${name.padEnd(37)} | ${verdict}`);
+}
+rmSync(directory, { recursive: true, force: true });
+process.exitCode = missed === 0 ? 0 : 1;

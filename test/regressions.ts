@@ -1,0 +1,80 @@
+/** The shortest schedules that broke a promise once. */
+import type * as FaultSchedule from "../src/FaultSchedule.js";
+
+export const regressions: ReadonlyArray<readonly [string, FaultSchedule.FaultSchedule]> = [
+  [
+    "two clocks ahead together and set right again (seed 94): the news from then must not lock out later news",
+    {
+      seed: 94,
+      nodes: 2,
+      durationMs: 1_831_223,
+      steps: [
+        { atMs: 1_315_496, deed: { do: "set", node: 0, feature: "a", value: "19" } },
+        { atMs: 1_527_667, deed: { do: "clock", node: 0, skewMs: 7_200_000 } },
+        { atMs: 1_771_223, deed: { do: "clock", node: 1, skewMs: 7_200_000 } },
+      ],
+    },
+  ],
+  [
+    "a crash while an older put is on its way (seed 1): it must not come back when the node was forgotten",
+    {
+      seed: 1,
+      nodes: 2,
+      durationMs: 1_100_000,
+      steps: [
+        { atMs: 100_000, deed: { do: "registry", node: 1, delayMs: 90_000, failure: undefined } },
+        { atMs: 101_000, deed: { do: "set", node: 1, feature: "c", value: "19" } },
+        { atMs: 101_200, deed: { do: "set", node: 1, feature: "c", value: "20" } },
+        { atMs: 102_000, deed: { do: "registry", node: 0, delayMs: 0, failure: "Unreachable" } },
+        { atMs: 103_000, deed: { do: "crash", node: 1 } },
+        { atMs: 1_004_000, deed: { do: "registry", node: 0, delayMs: 0, failure: undefined } },
+      ],
+    },
+  ],
+  [
+    "an object put while its owner's clock was ahead (seed 12986): it must not beat later datagrams",
+    {
+      seed: 12_986,
+      nodes: 2,
+      durationMs: 593_575,
+      steps: [
+        { atMs: 3_305, deed: { do: "set", node: 1, feature: "c", value: "7" } },
+        { atMs: 51_870, deed: { do: "clock", node: 1, skewMs: 600_000 } },
+        { atMs: 379_520, deed: { do: "registry", node: 1, delayMs: 200, failure: "Throttled" } },
+        { atMs: 437_906, deed: { do: "clock", node: 1, skewMs: 0 } },
+        { atMs: 590_115, deed: { do: "set", node: 1, feature: "c", value: "22" } },
+        { atMs: 593_575, deed: { do: "crash", node: 1 } },
+      ],
+    },
+  ],
+  [
+    "a goodbye that an older put undoes (seed 1316)",
+    {
+      seed: 1_316,
+      nodes: 3,
+      durationMs: 1_486_425,
+      steps: [
+        { atMs: 773_963, deed: { do: "registry", node: 2, delayMs: 90_000, failure: undefined } },
+        { atMs: 778_288, deed: { do: "set", node: 2, feature: "b", value: "11" } },
+        { atMs: 909_648, deed: { do: "registry", node: 2, delayMs: 0, failure: undefined } },
+        { atMs: 920_561, deed: { do: "stop", node: 2, keep: false } },
+        { atMs: 1_278_825, deed: { do: "registry", node: 1, delayMs: 0, failure: "Unreachable" } },
+        { atMs: 1_486_425, deed: { do: "registry", node: 1, delayMs: 0, failure: undefined } },
+      ],
+    },
+  ],
+  [
+    "a reader whose clock is behind (seed 770): a peer that the registry shows alive is not forgotten",
+    {
+      seed: 770,
+      nodes: 2,
+      durationMs: 3_600_000,
+      steps: [
+        { atMs: 1_677, deed: { do: "set", node: 1, feature: "c", value: "9" } },
+        { atMs: 2_470_808, deed: { do: "clock", node: 0, skewMs: -600_000 } },
+        { atMs: 3_094_384, deed: { do: "registry", node: 1, delayMs: 0, failure: "Unreachable" } },
+        { atMs: 3_145_713, deed: { do: "remove", node: 1, feature: "c" } },
+      ],
+    },
+  ],
+];
