@@ -190,15 +190,18 @@ export const run = (
       }
     };
 
-    const step = (event: Event, now: Instant = instant()): void => {
-      for (const action of membership.step(event, now)) perform(action, now);
+    const step = (event: Event, now: Instant = instant()): ReadonlyArray<Action> => {
+      const actions = membership.step(event, now);
+      for (const action of actions) perform(action, now);
       if (membership.deadlineMs < alarm.atMs) alarm.latch.unsafeOpen();
+      return actions;
     };
 
     const receiveOne = (datagram: Datagram, now: Instant): void => {
       const decoded = Packet.decode(secrets.keyring(), datagram.bytes, membership.knownFeatures);
       if (Packet.isPacketFault(decoded)) return drop(decoded, datagram.source, now.monoMs);
-      step({ _tag: "Received", source: datagram.source, announcement: decoded }, now);
+      const actions = step({ _tag: "Received", source: datagram.source, announcement: decoded }, now);
+      if (!actions.some(({ _tag }) => _tag === "Drop")) metrics.add("announcements_accepted");
     };
 
     const receiving = started.await.pipe(

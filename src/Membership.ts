@@ -128,7 +128,8 @@ export class Membership {
   private readonly known = new Map<Address.Address, MutablePeer>();
   private readonly timers = new Heap<MutablePeer>();
   private readonly conditions = new Map<string, string>();
-  private readonly getting = new Set<Address.Address>();
+  /** Reads under way, each with the etag that a listing showed, if one did. */
+  private readonly getting = new Map<Address.Address, string>();
   private readonly foreign = new Map<string, string>();
   /** The newest news of peers that were forgotten lately, the oldest first. */
   private readonly forgotten = new Map<Address.Address, { readonly timeNs: bigint; readonly untilMs: number }>();
@@ -566,7 +567,7 @@ export class Membership {
       if (address === this.address) {
         if (object.etag !== this.put.etag) this.repair(now);
       } else if (this.worthReading(address, object, now)) {
-        this.get(address);
+        this.get(address, object.etag);
       }
     }
     for (const name of this.foreign.keys()) if (!seen.has(name as Address.Address)) this.noLongerForeign(name);
@@ -605,9 +606,9 @@ export class Membership {
     this.putSoon(now);
   }
 
-  private get(address: Address.Address): void {
+  private get(address: Address.Address, etag = ""): void {
     if (this.getting.has(address) || this.getting.size >= this.settings.maxPeers) return;
-    this.getting.add(address);
+    this.getting.set(address, etag);
     this.out.push({ _tag: "Get", address });
   }
 
@@ -629,7 +630,7 @@ export class Membership {
     now: Instant,
   ): void {
     if (content === undefined) {
-      if (this.foreign.size < maxConditions) this.foreign.set(address, etag);
+      if (this.foreign.size < maxConditions) this.foreign.set(address, etag || (this.getting.get(address) ?? ""));
       this.condition(
         `foreign/${address}`,
         "warning",
