@@ -370,12 +370,12 @@ export class Membership {
   }
 
   /** A new peer: we answer it, and it gets its timer. */
-  private meet(address: Address.Address, now: Instant): MutablePeer {
+  private meet(address: Address.Address, now: Instant, heardMs = now.monoMs): MutablePeer {
     const peer: MutablePeer = {
       address,
       features: Feature.empty,
       timeNs: 0n,
-      heardMs: now.monoMs,
+      heardMs,
       udpMs: now.monoMs,
       from: "udp",
       legacy: false,
@@ -384,7 +384,7 @@ export class Membership {
       provisional: false,
     };
     this.known.set(address, peer);
-    this.timers.push(now.monoMs + this.settings.silentMs, peer);
+    this.timers.push(Math.min(now.monoMs + this.settings.silentMs, heardMs + this.settings.expiryMs), peer);
     if (this.reachable(address)) this.announceTo([address], now);
     return peer;
   }
@@ -664,8 +664,7 @@ export class Membership {
       const last = this.forgotten.get(address);
       if (last !== undefined && timeNs <= last.timeNs && now.monoMs < last.untilMs) return;
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", address);
-      peer = this.meet(address, now);
-      peer.heardMs = putMs;
+      peer = this.meet(address, now, putMs);
     }
     // another object is a sign of life, whatever its owner's clock and ours say
     if (peer.etag !== etag) peer.heardMs = Math.max(peer.heardMs, putMs);

@@ -436,6 +436,17 @@ describe("registry", () => {
     );
   });
 
+  it("forgets a node known by an old object alone when that has expired, not a heartbeat later", () => {
+    const bench = new Bench();
+    bench.start();
+    const content = RegistryObject.decode(body(set({ x: "1" }), startNs - 890_000_000_000n));
+    bench.step({ _tag: "GetDone", address: a, content, etag: "1", ageMs: 890_000 });
+    bench.advance(9_999);
+    assert.isTrue(bench.membership.peers.has(a));
+    bench.advance(1);
+    assert.isFalse(bench.membership.peers.has(a));
+  });
+
   it("deletes an expired node's object after reading it, and nothing else", () => {
     const bench = new Bench();
     bench.start();
