@@ -87,10 +87,15 @@ const train = `
   const fs = require("node:fs");
   const [before, after] = ${JSON.stringify(wrapper)};
   const script = new Script(before + fs.readFileSync(file, "latin1") + after, { filename: file });
-  const features = ["--feature-dir", directory];
+  const features = ["--feature-dir", directory + "/own"];
+  fs.mkdirSync(directory + "/state/features/web", { recursive: true });
+  fs.writeFileSync(directory + "/state/features/web/127.0.0.1", '{"port":80}');
+  const tree = ["--state-dir", directory + "/state"];
   const lines = [
     ["feature", ...features, "web", '{"port":80}'],
     ["feature", ...features, "--rm", "web"],
+    ["find-features", ...tree, "--timeout", "0", "web"],
+    ["list", ...tree],
     ["--version"],
     ["serve", "--help"],
   ];
@@ -156,7 +161,7 @@ try {
   const environment = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(?:NAMEQ|NODE)_/.test(name)),
   );
-  const { status, stderr } = spawnSync(process.execPath, ["-e", train, file, taken, path.join(work, "features")], {
+  const { status, stderr } = spawnSync(process.execPath, ["-e", train, file, taken, work], {
     env: environment,
     stdio: ["ignore", "ignore", "pipe"],
     encoding: "utf8",

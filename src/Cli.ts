@@ -10,18 +10,32 @@ import * as Cause from "effect/Cause";
 import * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import { type Environment, normalise } from "./Cli/Argv.js";
+import { offerNames } from "./Cli/Completions.js";
+import * as Dump from "./Cli/Dump.js";
+import * as Exec from "./Cli/Exec.js";
+import { ExitStatus } from "./Cli/ExitStatus.js";
 import * as Feature from "./Cli/Feature.js";
 import * as Find from "./Cli/Find.js";
 import * as Help from "./Cli/Help.js";
 import * as List from "./Cli/List.js";
 import * as Monitor from "./Cli/Monitor.js";
 import { print } from "./Cli/Output.js";
+import * as Run from "./Cli/Run.js";
 import * as Serve from "./Cli/Serve.js";
 import type { CommandSpec } from "./Cli/Spec.js";
 import { UsageError, usageError } from "./Cli/UsageError.js";
 
 /** All commands, in the order of the help text. */
-export const specs: ReadonlyArray<CommandSpec> = [Serve.spec, Feature.spec, List.spec, Find.spec, Monitor.spec];
+export const specs: ReadonlyArray<CommandSpec> = [
+  Serve.spec,
+  Feature.spec,
+  Run.spec,
+  List.spec,
+  Find.spec,
+  Monitor.spec,
+  Exec.spec,
+  Dump.spec,
+];
 
 /** What the commands need of the process. */
 export interface Host {
@@ -92,7 +106,16 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
   Effect.gen(function* () {
     const line = yield* normalise(specs, argv, host.environment);
     const root = Command.make("nameq").pipe(
-      Command.withSubcommands([Serve.command(host.environment, host.loadNode), Feature.command, List.command, Find.command, Monitor.command]),
+      Command.withSubcommands([
+        Serve.command(host.environment, host.loadNode),
+        Feature.command,
+        Run.command(host.environment),
+        List.command,
+        Find.command,
+        Monitor.command,
+        Exec.command(host.environment),
+        Dump.command(host.environment),
+      ]),
     );
     const directive = yield* Descriptor.parse(root.descriptor, ["nameq", ...line], {
       ...CliConfig.defaultConfig,
@@ -111,7 +134,7 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
         return yield* print(`${host.version}\n`);
       case "ShowCompletions": {
         const lines = yield* completions[directive.option.shellType](root.descriptor, "nameq");
-        return yield* print(repairCompletions(lines));
+        return yield* print(repairCompletions(offerNames(lines)));
       }
       default: {
         const spec = specs.find(({ name }) => name === line[0]);
@@ -130,6 +153,9 @@ export const report = (argv: ReadonlyArray<string>, cause: Cause.Cause<unknown>)
     const problems = error.problems.map((problem) => `${program}: ${problem}\n`).join("");
     const usage = spec === undefined ? "nameq COMMAND [OPTIONS]" : Help.usage(spec);
     return { status: 2, text: `${problems}Usage: ${usage}\nTry: ${program} --help\n` };
+  }
+  if (error instanceof ExitStatus) {
+    return { status: error.status, text: error.message === "" ? "" : `${program}: ${error.message}\n` };
   }
   return { status: 1, text: `${program}: ${error instanceof Error ? error.message : String(error)}\n` };
 };

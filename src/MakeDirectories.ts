@@ -2,18 +2,27 @@
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 
-/** Makes what is missing of `directory`, and gives the topmost directory that it made. Throws what mkdir throws. */
-export const makeDirectories = (directory: string, mode = 0o755): string | undefined => {
+/** What mkdir failed with; undefined when the directory stands, made by us (`made`) or by others. */
+const make = (directory: string, mode: number): { readonly made: boolean; readonly cause?: unknown } => {
   try {
     mkdirSync(directory, mode);
-    return directory;
+    return { made: true };
   } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-    if (code === "EEXIST" && statSync(directory).isDirectory()) return undefined;
-    const parent = dirname(directory);
-    if (code !== "ENOENT" || parent === directory) throw cause;
-    const first = makeDirectories(parent, mode);
-    mkdirSync(directory, mode);
-    return first ?? directory;
+    const stands = codeOf(cause) === "EEXIST" && statSync(directory).isDirectory();
+    return stands ? { made: false } : { made: false, cause };
   }
+};
+
+const codeOf = (cause: unknown): unknown => (cause instanceof Error && "code" in cause ? cause.code : undefined);
+
+/** Makes what is missing of `directory`, and gives the topmost directory that it made. Throws what mkdir throws. */
+export const makeDirectories = (directory: string, mode = 0o755): string | undefined => {
+  let first: string | undefined;
+  let outcome = make(directory, mode);
+  if (codeOf(outcome.cause) === "ENOENT" && dirname(directory) !== directory) {
+    first = makeDirectories(dirname(directory), mode);
+    outcome = make(directory, mode);
+  }
+  if (outcome.cause !== undefined) throw outcome.cause;
+  return first ?? (outcome.made ? directory : undefined);
 };

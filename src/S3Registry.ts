@@ -247,13 +247,19 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
 
     /** `mkdir -p`, for the reason given in MakeDirectories, and without blocking on a mount that hangs. */
     const makeAll = async (wanted: string): Promise<void> => {
-      const make = () => file<void>((done) => fs.mkdir(wanted, 0o755, done));
-      const code = await make().then(
-        () => undefined,
-        (cause: NodeJS.ErrnoException) => cause.code ?? String(cause),
-      );
-      if (code === "ENOENT") await makeAll(path.dirname(wanted));
-      if (code !== undefined && code !== "EEXIST") await make();
+      const make = () =>
+        file<void>((done) => fs.mkdir(wanted, 0o755, done)).then(
+          () => undefined,
+          (error: NodeJS.ErrnoException) => error,
+        );
+      let error = await make();
+      if (error?.code === "ENOENT" && path.dirname(wanted) !== wanted) {
+        await makeAll(path.dirname(wanted));
+        error = await make();
+      }
+      if (error === undefined) return;
+      if (error.code !== "EEXIST" || !(await file<fs.Stats>((done) => fs.stat(wanted, done))).isDirectory())
+        throw error;
     };
 
     const makeOnce = async () => {

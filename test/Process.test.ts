@@ -265,9 +265,9 @@ describe("nameq serve", () => {
   it("waits for a feature directory that is not there, and for one that goes", async () => {
     const directory = fleet();
     const a = new Node(directory, "127.0.0.2");
-    rmSync(a.featureDir, { recursive: true });
     a.start("--features", '{"fixed":true}');
     await a.shows("fixed/127.0.0.1", "true\n");
+    rmSync(a.featureDir, { recursive: true });
     mkdirSync(a.featureDir);
     a.set("x", "1");
     a.set("fixed", "false");

@@ -43,15 +43,20 @@ describe("the README", () => {
   it("shows a tour of three nodes that works", () => {
     const script = blocks.filter(({ kind }) => kind === "tour").map(({ text }) => text);
     const [start, ...rest] = script;
-    const shell = `set -e\ntrap 'kill $(jobs -p)' EXIT\n${start}sleep 4\n${rest.join("")}sleep 1\nfind /tmp/tour/*/state/features -type f\n`;
+    const commands = blocks.filter(({ kind }) => kind === "commands").map(({ text }) => text);
+    const shell = `set -e\ntrap 'kill $(jobs -p)' EXIT\n${start}sleep 4\n${rest.join("")}sleep 1\nfind /tmp/tour/*/state/features -type f\necho -- commands\n${commands.join("")}`;
     const { stdout, status, stderr } = spawnSync("bash", ["-c", shell.replaceAll("/tmp/tour", join(base, "tour"))], {
       env: environment,
       encoding: "utf8",
       timeout: 25_000,
     });
     assert.strictEqual(status, 0, stderr);
+    const [tour, printed] = stdout.split("-- commands\n");
     // the value as the third node shows it, and no file left after the removal
-    assert.isTrue(stdout.endsWith('{\n\t"port": 5432\n}\n'), stdout);
+    assert.isTrue(tour!.endsWith('{\n\t"port": 5432\n}\n'), stdout);
+    const web = '{"feature":"web","host":"127.0.0.1","value":{"port":8080}}\n';
+    const nodes = "127.0.0.2\n127.0.0.3\n127.0.0.4\n";
+    assert.strictEqual(printed, `127.0.0.1\n${web}127.0.0.1\n${web}${nodes}`, stderr);
     for (const address of ["127.0.0.2", "127.0.0.3", "127.0.0.4"]) {
       assert.include(stdout, `nameq development node ${address}`);
     }
@@ -108,12 +113,32 @@ describe("the README", () => {
     }).pipe(Effect.scoped),
   );
 
+  it("shows the examples for other languages as they are tested", () => {
+    for (const name of ["follow.sh", "follow.py", "follow.c"]) {
+      assert.include(readme, readFileSync(new URL(`examples/${name}`, import.meta.url), "utf8").trimEnd(), name);
+    }
+  });
+
   it("names only options that there are", () => {
-    const help = ["serve", "feature"]
+    const help = ["serve", "feature", "list", "find-features", "monitor-features", "run", "exec", "dump"]
       .map((command) => spawnSync(process.execPath, [Program.program, command, "--help"], { encoding: "utf8" }).stdout)
       .join("");
-    for (const [option] of readme.matchAll(/(?<=[\s`(])--[a-z0-9-]+/g)) {
-      if (["--help", "--name", "--net", "--volume", "--rm", "--volumes-from", "--ignore-scripts"].includes(option)) continue;
+    for (const [option] of readme
+      .replaceAll(/```(?:shell|python|c)\n[\s\S]*?```/g, "")
+      .matchAll(/(?<=[\s`(])--[a-z][a-z0-9-]+/g)) {
+      if (
+        [
+          "--help",
+          "--completions",
+          "--name",
+          "--net",
+          "--volume",
+          "--rm",
+          "--volumes-from",
+          "--ignore-scripts",
+        ].includes(option)
+      )
+        continue;
       assert.include(help, option);
     }
   });
