@@ -16,7 +16,7 @@ import { Metrics } from "./Metrics.js";
 import * as Packet from "./Packet.js";
 import { Prng } from "./Prng.js";
 import * as RegistryObject from "./RegistryObject.js";
-import { S3Registry } from "./S3Registry.js";
+import { maxObjectBytes, RegistryError, S3Registry } from "./S3Registry.js";
 import { Secrets } from "./Secrets.js";
 import { defaults, type Settings } from "./Settings.js";
 import { StateTree, type StateTreeError } from "./StateTree.js";
@@ -245,14 +245,16 @@ export const run = (
       outgoing.to.clear();
       outgoing.latch.unsafeClose();
       const { features, timeNs } = outgoing;
-      const bytes = Packet.encode(secrets.keyring().sign, { address: transport.address, timeNs, features });
-      if (bytes.length > maxDatagram !== oversized) {
+      const announcement = { address: transport.address, timeNs, features };
+      const bytes = Packet.encode(secrets.keyring().sign, announcement);
+      const inflated = Packet.inflatedBytes(announcement);
+      if ((bytes.length > maxDatagram || inflated > Packet.maxInflatedBytes) !== oversized) {
         oversized = !oversized;
         say(
           oversized
             ? {
                 severity: "error",
-                message: `our features make a datagram of ${bytes.length} bytes, more than the ${maxDatagram} that UDP carries: peers learn them from the registry alone, minutes late. Advertise fewer or smaller features`,
+                message: `our features make a datagram of ${bytes.length} bytes (${inflated} inflated), more than the ${maxDatagram} (${Packet.maxInflatedBytes}) that peers accept: they learn them from the registry alone, minutes late. Advertise fewer or smaller features`,
               }
             : { severity: "info", message: "our features fit into a datagram again" },
         );
@@ -262,7 +264,12 @@ export const run = (
     const announcing = Effect.forever(Effect.zipRight(outgoing.latch.await, announce));
 
     const putObject = (action: { readonly features: FeatureSet; readonly timeNs: bigint }) =>
-      registry.put(transport.address, RegistryObject.encode(action.features, action.timeNs));
+      Effect.suspend(() => {
+        const body = RegistryObject.encode(action.features, action.timeNs);
+        return Buffer.byteLength(body) <= maxObjectBytes
+          ? registry.put(transport.address, body)
+          : new RegistryError({ reason: "TooLarge", operation: "put", key: transport.address });
+      });
 
     const putting = Effect.forever(
       Effect.flatMap(puts.take, (action) =>

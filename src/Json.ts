@@ -244,7 +244,8 @@ export const compact = (text: string, depthLimit = maxDepth): string | JsonFault
   return scanner.loose ? canonical(text) : text;
 };
 
-const tabs = Array.from({ length: maxDepth + 1 }, (_, depth) => `\n${"\t".repeat(depth)}`);
+/** A registry object wraps values two levels deeper. */
+const tabs = Array.from({ length: maxDepth + 3 }, (_, depth) => `\n${"\t".repeat(depth)}`);
 
 /**
  * The canonical text indented with tabs, as the existing program writes its files (no newline at the end).

@@ -120,6 +120,9 @@ const never = Number.POSITIVE_INFINITY;
 /** A deadline that is met this late, ms, was slept through. */
 const asleepMs = 10_000;
 
+/** A clock that seems off for so long, ms, is off. Shorter than the shortest heartbeat. */
+const offForMs = 10_000;
+
 /** Most conditions of one kind that are remembered: past it, further sources are not told apart. */
 const maxConditions = 1_024;
 
@@ -128,6 +131,8 @@ export class Membership {
   private readonly known = new Map<Address.Address, MutablePeer>();
   private readonly timers = new Heap<MutablePeer>();
   private readonly conditions = new Map<string, string>();
+  /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
+  private readonly suspects = new Map<string, number>();
   /** Reads under way, each with the etag that a listing showed, if one did. */
   private readonly getting = new Map<Address.Address, string>();
   private readonly foreign = new Map<string, string>();
@@ -341,7 +346,7 @@ export class Membership {
     const tooOld = ageNs > this.replayNs;
     if (tooOld || this.isAhead(announcement.timeNs, now)) {
       // an old one from a peer whose newer news is known is a straggler, not a wrong clock
-      if (peer === undefined || announcement.timeNs > peer.timeNs) {
+      if ((peer === undefined || announcement.timeNs > peer.timeNs) && this.isOffAgain(source, now)) {
         this.condition(
           `clock/${source}`,
           "warning",
@@ -356,12 +361,20 @@ export class Membership {
     } else if (announcement.timeNs <= peer.timeNs && !this.isAhead(peer.timeNs, now)) {
       return this.drop("stale", source);
     }
+    if (this.suspects.size > 0) this.suspects.delete(source);
     if (this.conditions.size > 0) this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
     peer.timeNs = announcement.timeNs;
     peer.heardMs = peer.udpMs = now.monoMs;
     peer.from = "udp";
     this.setSilent(peer, false);
     this.learn(peer, announcement.features, announcement.refused, true);
+  }
+
+  /** Whether a source's announcements were off before, and still are. */
+  private isOffAgain(source: string, now: Instant): boolean {
+    const sinceMs = this.suspects.get(source);
+    if (sinceMs === undefined && this.suspects.size < maxConditions) this.suspects.set(source, now.monoMs);
+    return sinceMs !== undefined && now.monoMs - sinceMs >= offForMs;
   }
 
   /** No clock can have said so: its owner's and ours were ahead, and were set right since. It must not lock out the news. */
@@ -430,6 +443,7 @@ export class Membership {
       this.setSilent(peer, false);
       this.known.delete(peer.address);
       this.remember(peer, now);
+      this.suspects.delete(peer.address);
       for (const kind of ["clock", "names"]) this.conditions.delete(`${kind}/${peer.address}`);
       this.show(peer.address, Feature.empty, false);
       this.out.push({

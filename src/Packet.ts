@@ -77,6 +77,10 @@ export const encode = (
   return signed;
 };
 
+/** Bytes of the JSON text that `encode` deflates: receivers refuse more than `maxInflatedBytes`. */
+export const inflatedBytes = (announcement: Omit<Announcement, "refused">): number =>
+  Buffer.byteLength(announcementText(announcement));
+
 /** The features text that was last accepted from an address, so that the same text is not parsed again. */
 export type KnownFeatures = (address: string) => Feature.FeatureSet | undefined;
 

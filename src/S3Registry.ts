@@ -61,7 +61,11 @@ export class RegistryError extends Data.TaggedError("RegistryError")<{
   override get message(): string {
     const { cause } = this;
     const detail = cause instanceof Error ? cause.message : typeof cause === "string" ? cause : "";
-    return `cannot ${this.operation} ${this.key}: ${advice[this.reason]}${detail === "" ? "" : ` (${detail})`}`;
+    const tooMuch = this.reason === "TooLarge" && this.operation === "put";
+    const fix = tooMuch
+      ? "our features make an object that peers do not read; advertise fewer or smaller ones"
+      : advice[this.reason];
+    return `cannot ${this.operation} ${this.key}: ${fix}${detail === "" ? "" : ` (${detail})`}`;
   }
 }
 

@@ -239,6 +239,19 @@ describe("a fleet", () => {
   );
 
   it(
+    "is not silent when its features are small in a datagram but more than peers inflate",
+    fleet({ nodes: 2 }, (cluster) => {
+      cluster.advance("1 minute");
+      cluster.node(0).set("a", "x".repeat(700_000));
+      cluster.node(0).set("b", "x".repeat(700_000));
+      cluster.advance("10 minutes");
+      agreed(cluster);
+      assert.isTrue(cluster.node(0).log.some((line) => line.includes("inflated")));
+      assert.strictEqual(cluster.node(1).metrics!.value("datagrams_dropped", "too-large"), 0);
+    }),
+  );
+
+  it(
     "does not let a node with a wrong clock in by UDP, says so, and carries it through the registry",
     fleet({ nodes: 3 }, (cluster) => {
       cluster.advance("1 minute");
