@@ -16,8 +16,11 @@ import { createSecretKey } from "node:crypto";
 import * as Address from "./Address.js";
 import * as Daemon from "./Daemon.js";
 import * as Feature from "./Feature.js";
+import { FeatureTable } from "./FeatureTable.js";
 import { FeatureSource } from "./FeatureSource.js";
+import { watchTable } from "./MemoryFleet.js";
 import { Metrics } from "./Metrics.js";
+import { make as makeClient, NameqClient } from "./NameqClient.js";
 import * as Packet from "./Packet.js";
 import { MemoryRegistry, S3Registry } from "./S3Registry.js";
 import { Secrets } from "./Secrets.js";
@@ -55,14 +58,45 @@ class ObservedFiles extends MemoryFiles {
   /** `text` is undefined when the file went. */
   onChange: ((path: string, text: string | undefined) => void) | undefined;
 
+  private followed: FeatureTable | undefined;
+
   override rename(from: string, to: string): void {
     super.rename(from, to);
-    this.onChange?.(to, this.read(to));
+    this.tell(to, this.read(to));
   }
 
   override unlink(path: string): void {
     super.unlink(path);
-    this.onChange?.(path, undefined);
+    this.tell(path, undefined);
+  }
+
+  /** What programs know of the tree, from now on up to date. */
+  get table(): FeatureTable {
+    if (this.followed === undefined) {
+      this.followed = new FeatureTable();
+      for (const [feature, hosts] of this.features) {
+        for (const [host, text] of hosts) this.follow(this.followed, feature, host, text);
+      }
+    }
+    return this.followed;
+  }
+
+  private tell(path: string, text: string | undefined): void {
+    this.onChange?.(path, text);
+    const [top, feature, host] = path.split("/");
+    if (this.followed !== undefined && top === "features" && feature !== undefined && host !== undefined) {
+      this.follow(this.followed, feature, host, text);
+    }
+  }
+
+  private follow(table: FeatureTable, feature: string, host: string, text: string | undefined): void {
+    const value = text === undefined ? undefined : Feature.parseValue(text);
+    const held = typeof value === "string" ? { value, changedMs: this.unixMs() } : undefined;
+    table.set(feature as Feature.FeatureName, host as Address.Address, held);
+  }
+
+  constructor(private readonly unixMs: () => number) {
+    super();
   }
 }
 
@@ -71,7 +105,7 @@ export class ClusterNode {
   /** How far its wall clock is off, ms. */
   skewMs = 0;
   /** The files of its state directory: can be read, and made to fail (`fault`). */
-  readonly files = new ObservedFiles();
+  readonly files = new ObservedFiles(() => this.cluster.time.unixMs);
   /** What it logged, oldest first, at most the last 1,000 lines. */
   readonly log: Array<string> = [];
   /** Lines it ever logged. */
@@ -95,6 +129,19 @@ export class ClusterNode {
     readonly address: Address.Address,
     private readonly source: FeatureSource.Memory,
   ) {}
+
+  /**
+   * The library of the programs on this host: it follows the node's tree as simulated time passes, so that a program can
+   * be tested against a fleet that splits and heals.
+   */
+  get client(): Layer.Layer<NameqClient> {
+    return Layer.sync(NameqClient, () =>
+      makeClient(watchTable(this.files.table), {
+        set: (name, value) => Effect.sync(() => this.write(name, value)),
+        remove: (name) => Effect.sync(() => this.remove(name)),
+      }),
+    );
+  }
 
   get running(): boolean {
     return this.process !== undefined;

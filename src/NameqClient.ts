@@ -1,6 +1,7 @@
 /** The library: what this host offers, and what the fleet offers. */
 import * as Chunk from "effect/Chunk";
 import * as Config from "effect/Config";
+import * as Defaults from "./Defaults.js";
 import { EmbeddedNode, type EmbeddedNodeOptions, type NodeFailure } from "./EmbeddedNode.js";
 import type { ConfigError } from "effect/ConfigError";
 import * as Context from "effect/Context";
@@ -355,14 +356,11 @@ export interface NameqClientOptions {
   readonly featureDir?: string | undefined;
 }
 
-export const defaultStateDir = "/run/nameq/state";
-export const defaultFeatureDir = "/etc/nameq/features";
-
 export class NameqClient extends Context.Tag("nameq/NameqClient")<NameqClient, NameqClient.Service>() {
   /** A client of the daemon of this host, through its directories. It may be started later, and restarted. */
   static readonly layer = ({
-    stateDir = defaultStateDir,
-    featureDir = defaultFeatureDir,
+    stateDir = Defaults.stateDir,
+    featureDir = Defaults.featureDir,
   }: NameqClientOptions = {}): Layer.Layer<NameqClient> =>
     Layer.effect(
       NameqClient,
@@ -378,8 +376,8 @@ export class NameqClient extends Context.Tag("nameq/NameqClient")<NameqClient, N
   static readonly layerConfig: Layer.Layer<NameqClient, ConfigError> = Layer.unwrapEffect(
     Effect.map(
       Config.all({
-        stateDir: Config.withDefault(Config.nonEmptyString("NAMEQ_STATE_DIR"), defaultStateDir),
-        featureDir: Config.withDefault(Config.nonEmptyString("NAMEQ_FEATURE_DIR"), defaultFeatureDir),
+        stateDir: Config.withDefault(Config.nonEmptyString("NAMEQ_STATE_DIR"), Defaults.stateDir),
+        featureDir: Config.withDefault(Config.nonEmptyString("NAMEQ_FEATURE_DIR"), Defaults.featureDir),
       }),
       (options) => NameqClient.layer(options),
     ),

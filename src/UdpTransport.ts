@@ -9,6 +9,7 @@ import * as Option from "effect/Option";
 import * as Stream from "effect/Stream";
 import { createSocket } from "node:dgram";
 import { type Address, family } from "./Address.js";
+import * as Defaults from "./Defaults.js";
 import { Metrics } from "./Metrics.js";
 import type { SimulatedNetwork } from "./SimulatedNetwork.js";
 
@@ -63,9 +64,6 @@ export interface SendReport {
 
 /** Largest datagram that UDP over IPv4 carries: 65,535 - 20 (IP) - 8 (UDP) bytes. Source: PROTOCOL, section 2. */
 export const maxDatagram = 65_507;
-
-/** The cluster's UDP port. Source: PROTOCOL, section 1. */
-export const defaultPort = 17_106;
 
 /** Limits of what waits for the consumer of `receive`; what does not fit is dropped. */
 export interface PendingLimits {
@@ -160,7 +158,7 @@ const make = Effect.fnUntraced(function* (options: UdpOptions) {
   });
 
   yield* Effect.async<void, UdpError>((resume) => {
-    const port = options.port ?? defaultPort;
+    const port = options.port ?? Defaults.port;
     if (!Number.isInteger(port) || port < 0 || port > 65_535) {
       // Node would bind the port modulo 65,536
       const cause = failure("ERANGE", "a port is a whole number from 0 to 65535");
@@ -239,7 +237,7 @@ const makeMemory = Effect.fnUntraced(function* (network: SimulatedNetwork, addre
       const attached = network.attach(address, inbox);
       if (attached !== undefined) return Effect.succeed(attached);
       const cause = failure("EADDRINUSE", "address in use");
-      return Effect.fail(new UdpError({ reason: "Bind", address, port: defaultPort, cause }));
+      return Effect.fail(new UdpError({ reason: "Bind", address, port: Defaults.port, cause }));
     }),
     (attached) =>
       Effect.sync(() => {
@@ -264,7 +262,7 @@ const makeMemory = Effect.fnUntraced(function* (network: SimulatedNetwork, addre
 
   return UdpTransport.of({
     address,
-    port: defaultPort,
+    port: Defaults.port,
     receive: inbox.stream,
     dropped: () => inbox.dropped,
     send,

@@ -1,5 +1,9 @@
 import { assert, describe, it } from "@effect/vitest";
 import * as Address from "../src/Address.js";
+import * as Effect from "effect/Effect";
+import * as Fiber from "effect/Fiber";
+import * as Stream from "effect/Stream";
+import { NameqClient } from "../src/NameqClient.js";
 import { Cluster } from "../src/Cluster.js";
 import * as Packet from "../src/Packet.js";
 import { createSecretKey } from "node:crypto";
@@ -304,6 +308,51 @@ describe("a fleet", () => {
       cluster.node(1).files.fault = undefined;
       cluster.advance("40 seconds");
       agreed(cluster);
+    }),
+  );
+
+  it.live("lets a program's NameqClient live through a split", () =>
+    Effect.gen(function* () {
+      const cluster = Cluster.make({ nodes: 4 });
+      cluster.node(3).set("db", { port: 1 });
+      cluster.advance("1 minute");
+      yield* Effect.gen(function* () {
+        const nameq = yield* NameqClient;
+        const told: Array<string> = [];
+        const follower = yield* nameq.changes.pipe(
+          Stream.runForEach((change) =>
+            Effect.sync(() => {
+              told.push(
+                change._tag === "Added" || change._tag === "Updated" ? `${change.host} ${change.json}` : change._tag,
+              );
+            }),
+          ),
+          Effect.fork,
+        );
+        const heard = (line: string) =>
+          Effect.repeat(Effect.sleep("1 millis"), { until: () => told.includes(line) }).pipe(
+            Effect.timeout("5 seconds"),
+          );
+        yield* heard("Booted");
+        assert.deepStrictEqual(told, ['10.0.0.4 {"port":1}', "Booted"]);
+        cluster.partition([0, 1], [2, 3]);
+        cluster.node(3).set("db", { port: 2 });
+        cluster.advance("10 seconds");
+        assert.deepStrictEqual((yield* nameq.hosts("db")).length, 1);
+        assert.notInclude(told, '10.0.0.4 {"port":2}');
+        cluster.heal();
+        cluster.advance("1 minute");
+        yield* heard('10.0.0.4 {"port":2}');
+        yield* nameq.set("web", true);
+        cluster.advance("1 second");
+        assert.strictEqual(cluster.node(3).tree["web"]?.["10.0.0.1"], "true");
+        yield* heard("127.0.0.1 true");
+        cluster.node(3).stop();
+        cluster.advance("5 seconds");
+        yield* heard("Removed");
+        yield* Fiber.interrupt(follower);
+      }).pipe(Effect.provide(cluster.node(0).client));
+      cluster.close();
     }),
   );
 

@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, assert, describe, it } from "@effect/vitest";
+import { afterAll, assert, describe, it, vi } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Fiber from "effect/Fiber";
@@ -114,9 +114,18 @@ describe("the README's examples", () => {
     }).pipe(Effect.provide(NameqClient.layerEmbedded(options("127.0.0.36", { directory })))),
   );
 
+  it("show a fleet that splits and heals", async () => {
+    const said = vi.spyOn(console, "log").mockImplementation(() => {});
+    await import("./examples/split.js");
+    const [converged, trees] = said.mock.calls[0]!;
+    said.mockRestore();
+    assert.isTrue(converged);
+    assert.strictEqual(trees["10.0.0.5"].db["10.0.0.1"], '{"port":5432}');
+  });
+
   it("are what the README shows", () => {
     const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
-    for (const name of ["worker-effect.ts", "worker-promises.ts"]) {
+    for (const name of ["worker-effect.ts", "worker-promises.ts", "split.ts"]) {
       assert.include(readme, readFileSync(new URL(`examples/${name}`, import.meta.url), "utf8").trim(), name);
     }
   });

@@ -8,7 +8,7 @@ import { isUtf8 } from "node:buffer";
 import * as Feature from "../Feature.js";
 import * as FeatureFile from "../FeatureFile.js";
 import * as Json from "../Json.js";
-import * as Defaults from "./Defaults.js";
+import * as Defaults from "../Defaults.js";
 import { readAll } from "./Output.js";
 import { type CommandSpec, flag, parser, value } from "./Spec.js";
 import { usageError } from "./UsageError.js";

@@ -10,7 +10,7 @@ import * as FeatureFile from "../FeatureFile.js";
 import { isFault } from "../Json.js";
 import type { Environment } from "./Argv.js";
 import type { Child } from "./Child.js";
-import * as Defaults from "./Defaults.js";
+import * as Defaults from "../Defaults.js";
 import { ExitStatus } from "./ExitStatus.js";
 import * as GoDuration from "./GoDuration.js";
 import * as Log from "./Log.js";

@@ -2,7 +2,7 @@
 import * as Command from "@effect/cli/Command";
 import * as Effect from "effect/Effect";
 import type { Environment } from "./Argv.js";
-import * as Defaults from "./Defaults.js";
+import * as Defaults from "../Defaults.js";
 import type { ServeConfig } from "./ServeConfig.js";
 import { type CommandSpec, flag, list, type Parsed, parser, value } from "./Spec.js";
 

@@ -9,7 +9,7 @@ import type { LogSettings } from "../Logging.js";
 import type { SecretSource } from "../Secrets.js";
 import type { SyslogTarget } from "../Syslog.js";
 import type { Environment } from "./Argv.js";
-import * as Defaults from "./Defaults.js";
+import * as Defaults from "../Defaults.js";
 import type { ServeOptions } from "./Serve.js";
 import { UsageError } from "./UsageError.js";
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect";
 import { type FeatureName, isFeatureName } from "../Feature.js";
 import type { Problem } from "../FeatureTable.js";
 import type { TreeWatch } from "../TreeWatch.js";
-import * as Defaults from "./Defaults.js";
+import * as Defaults from "../Defaults.js";
 import * as Log from "./Log.js";
 import { flag, value } from "./Spec.js";
 import { type UsageError, usageError } from "./UsageError.js";
@@ -52,7 +52,7 @@ export const parseNames = (
     : Effect.succeed([...new Set(valid)]);
 };
 
-/** `10.0.0.9` before `10.0.0.10`. (A collator of the language's own takes 8 ms to load.) */
+/** `10.0.0.9` before `10.0.0.10`. (Without a collator, which a light command would have to load.) */
 export const byAddress = (a: string, b: string): number => {
   const [x, y] = [a, b].map((each) => each.replaceAll(/\d+/g, (digits) => digits.padStart(4, "0"))) as [string, string];
   return x < y ? -1 : x > y ? 1 : 0;

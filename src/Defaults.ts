@@ -1,4 +1,4 @@
-/** Defaults that commands share. Source: PROTOCOL, section 6. */
+/** Defaults that the program and the library share. Source: PROTOCOL, section 6. */
 
 /** UDP port of all nodes. */
 export const port = 17_106;
