@@ -12,5 +12,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/e2e/**", "test/bench/**"],
     testTimeout: 30_000,
+    // all cores: many tests wait for processes and clocks
+    maxWorkers: "100%",
+    minWorkers: 1,
   },
 });

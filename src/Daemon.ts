@@ -164,7 +164,10 @@ export const run = (
           break;
         case "Settle":
           tree.settle();
-          say({ severity: "info", message: `membership is known: ${membership.peers.size} peers` });
+          say({
+            severity: "info",
+            message: `membership is known: ${membership.peers.size} ${membership.peers.size === 1 ? "peer" : "peers"}`,
+          });
           break;
         case "Announce":
           // what still waits goes out with the newest state
