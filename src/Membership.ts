@@ -110,6 +110,8 @@ type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
   etag: string | undefined;
   /** What was shown so far may be older than what the tree held at start. */
   provisional: boolean;
+  /** Of its timer: older entries in the heap no longer count. */
+  timer: number;
 };
 
 const nothing: ReadonlyArray<Action> = [];
@@ -120,6 +122,9 @@ const never = Number.POSITIVE_INFINITY;
 /** A deadline that is met this late, ms, was slept through. */
 const asleepMs = 10_000;
 
+/** A put that takes so long, ms, was tried more than once; it is put again after the same time. */
+const slowPutMs = 5_000;
+
 /** A clock that seems off for so long, ms, is off. Shorter than the shortest heartbeat. */
 const offForMs = 10_000;
 
@@ -129,7 +134,7 @@ const maxConditions = 1_024;
 export class Membership {
   private own: FeatureSet = Feature.empty;
   private readonly known = new Map<Address.Address, MutablePeer>();
-  private readonly timers = new Heap<MutablePeer>();
+  private readonly timers = new Heap<{ readonly peer: MutablePeer; readonly timer: number }>();
   private readonly conditions = new Map<string, string>();
   /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
   private readonly suspects = new Map<string, number>();
@@ -153,6 +158,7 @@ export class Membership {
     doneMs: -never,
     failures: 0,
     etag: "",
+    doubtful: false,
   };
   private list = { dueMs: never, running: false, startedMs: -never, failures: 0 };
   private out: Array<Action> = [];
@@ -366,6 +372,8 @@ export class Membership {
     peer.timeNs = announcement.timeNs;
     peer.heardMs = peer.udpMs = now.monoMs;
     peer.from = "udp";
+    // its timer is set for the next look into the registry, minutes away
+    if (peer.silent) this.schedule(peer, now.monoMs + this.settings.silentMs);
     this.setSilent(peer, false);
     this.learn(peer, announcement.features, announcement.refused, true);
   }
@@ -395,9 +403,10 @@ export class Membership {
       silent: false,
       etag: undefined,
       provisional: false,
+      timer: 0,
     };
     this.known.set(address, peer);
-    this.timers.push(Math.min(now.monoMs + this.settings.silentMs, heardMs + this.settings.expiryMs), peer);
+    this.schedule(peer, Math.min(now.monoMs + this.settings.silentMs, heardMs + this.settings.expiryMs));
     if (this.reachable(address)) this.announceTo([address], now);
     return peer;
   }
@@ -427,13 +436,17 @@ export class Membership {
   // --- time ---------------------------------------------------------------------------------------------------------
 
   private woken(now: Instant): void {
-    for (let peer = this.timers.pop(now.monoMs); peer !== undefined; peer = this.timers.pop(now.monoMs)) {
-      this.look(peer, now);
+    for (let due = this.timers.pop(now.monoMs); due !== undefined; due = this.timers.pop(now.monoMs)) {
+      if (due.timer === due.peer.timer) this.look(due.peer, now);
     }
     if (this.announceMs <= now.monoMs) this.announceAll(now);
-    if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle();
+    if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle(now);
     else if (this.settleMs <= now.monoMs) this.settleMs = now.monoMs + this.settings.settleMs;
     this.startRegistry(now);
+  }
+
+  private schedule(peer: MutablePeer, dueMs: number): void {
+    this.timers.push(dueMs, { peer, timer: ++peer.timer });
   }
 
   /** A peer's timer: one entry in the heap each, however often it is heard. */
@@ -464,7 +477,7 @@ export class Membership {
       this.get(peer.address);
       next = now.monoMs + this.between(this.settings.silentGetMs);
     }
-    this.timers.push(Math.min(next, expiresMs), peer);
+    this.schedule(peer, Math.min(next, expiresMs));
   }
 
   /**
@@ -480,10 +493,12 @@ export class Membership {
     if (timeNs <= now.wallNs) this.forgotten.set(address, { timeNs, untilMs: now.monoMs + this.settings.expiryMs });
   }
 
-  private settle(): void {
+  private settle(now: Instant): void {
     this.settleMs = never;
     if (this.isSettled) return;
     this.isSettled = true;
+    // peers that knew us before did not answer: what they put while we were away may have landed since the first scan
+    if (this.listedOnce) this.list.dueMs = Math.min(this.list.dueMs, now.monoMs);
     this.out.push({ _tag: "Settle" });
   }
 
@@ -533,12 +548,15 @@ export class Membership {
 
   private putDone(etag: string, now: Instant): void {
     this.put.running = false;
+    // a try that timed out may still land, over this one
+    const doubtful = !this.put.doubtful && (this.put.failures > 0 || now.monoMs - this.put.startedMs > slowPutMs);
+    this.put.doubtful = doubtful;
     this.put.failures = 0;
     this.put.etag = etag;
     this.put.doneMs = now.monoMs;
     this.put.dueMs = this.put.dirty
       ? Math.max(now.monoMs, this.put.startedMs + this.settings.putSpacingMs)
-      : now.monoMs + this.between(this.settings.refreshMs);
+      : now.monoMs + (doubtful ? slowPutMs : this.between(this.settings.refreshMs));
     this.condition("registry-put", "info", undefined, "the registry accepts our object again");
     this.afterPut(now);
   }

@@ -440,6 +440,45 @@ describe("registry", () => {
     );
   });
 
+  it("lists once more when it has settled: peers that knew it do not answer", () => {
+    const bench = new Bench();
+    bench.start();
+    bench.advance(1_900);
+    assert.lengthOf(of(bench.all, "List"), 1);
+    bench.advance(200);
+    assert.lengthOf(of(bench.all, "List"), 2);
+  });
+
+  it("looks a peer up 45 s after its last word, also when it was silent before", () => {
+    const bench = new Bench();
+    bench.start();
+    bench.hear(bench.say(a, set({ x: "1" })));
+    bench.advance(50_000);
+    bench.hear(bench.say(a, set({ x: "1" })));
+    const before = of(bench.all, "Get").length;
+    bench.advance(44_999);
+    assert.lengthOf(of(bench.all, "Get"), before);
+    bench.advance(2);
+    assert.lengthOf(of(bench.all, "Get"), before + 1);
+  });
+
+  it("puts once more after a put that took long or failed before: a late try may undo it", () => {
+    const bench = new Bench();
+    bench.start();
+    bench.monoMs += 6_000;
+    bench.step({ _tag: "PutDone", etag: "own" });
+    const puts = () => of(bench.all, "Put").length;
+    const before = puts();
+    bench.monoMs += 5_001;
+    bench.step({ _tag: "Woken" });
+    assert.strictEqual(puts(), before + 1);
+    bench.monoMs += 6_000;
+    bench.step({ _tag: "PutDone", etag: "own" });
+    bench.monoMs += 9_000;
+    bench.step({ _tag: "Woken" });
+    assert.strictEqual(puts(), before + 1, "a slow registry is not burdened with more");
+  });
+
   it("forgets a node known by an old object alone when that has expired, not a heartbeat later", () => {
     const bench = new Bench();
     bench.start();

@@ -484,7 +484,7 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
       guest.start([], clock("+60s"));
       try {
         for (const [index, each] of fleet.entries()) {
-          await says(each, new RegExp(`${guest.address} sends announcements .* ahead`), before[index]!, promptMs * 2);
+          await says(each, new RegExp(`${guest.address} sends announcements .* ahead`), before[index]!, promptMs * 6);
         }
         await says(guest, /clock is about (?:59|60|61) s ahead/, from, promptMs);
         // the registry tells it of all the others
