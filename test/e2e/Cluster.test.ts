@@ -477,28 +477,31 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
       host(5).start();
     });
 
-    it.runIf(preload !== undefined)("names one that is a minute off, once, and learns of it from the registry alone", async () => {
-      const guest = host(6);
-      moving.add(guest);
-      const from = guest.stderr.length;
-      const before = fleet.map(({ stderr }) => stderr.length);
-      guest.start([], clock("+60s"));
-      try {
-        for (const [index, each] of fleet.entries()) {
-          await says(each, new RegExp(`${guest.address} sends announcements .* ahead`), before[index]!, promptMs * 6);
+    it.runIf(preload !== undefined)(
+      "names one that is a minute off, once, and learns of it from the registry alone",
+      async () => {
+        const guest = host(6);
+        moving.add(guest);
+        const from = guest.stderr.length;
+        const before = fleet.map(({ stderr }) => stderr.length);
+        guest.start([], clock("+60s"));
+        try {
+          for (const [index, each] of fleet.entries()) {
+            await says(each, new RegExp(`${guest.address} sends announcements .* ahead`), before[index]!, promptMs * 6);
+          }
+          await says(guest, /clock is about (?:59|60|61) s ahead/, from, promptMs);
+          // the registry tells it of all the others
+          await until(promptMs, () => difference([guest], [...fleet, guest]));
+          guest.set("clock", next());
+          await until(promptMs, () => difference([guest], [...fleet, guest]));
+          for (const [index, each] of fleet.entries()) {
+            assert.lengthOf(each.lines(new RegExp(`${guest.address} sends`), before[index]), 1);
+          }
+        } finally {
+          assert.strictEqual(await guest.kill("SIGTERM"), 0);
         }
-        await says(guest, /clock is about (?:59|60|61) s ahead/, from, promptMs);
-        // the registry tells it of all the others
-        await until(promptMs, () => difference([guest], [...fleet, guest]));
-        guest.set("clock", next());
-        await until(promptMs, () => difference([guest], [...fleet, guest]));
-        for (const [index, each] of fleet.entries()) {
-          assert.lengthOf(each.lines(new RegExp(`${guest.address} sends`), before[index]), 1);
-        }
-      } finally {
-        assert.strictEqual(await guest.kill("SIGTERM"), 0);
-      }
-    });
+      },
+    );
   });
 
   it("has processes that stay small", () => {
