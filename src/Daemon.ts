@@ -335,22 +335,27 @@ export const run = (
       { concurrency: "unbounded", discard: true },
     ).pipe(Effect.zipRight(Effect.never));
 
-    /** Each part on its own, so that one that hangs takes nothing from the others. */
+    /** Each part on its own, so that one that hangs takes nothing from the others; true when it was done. */
     const withdraw = Effect.suspend(() => {
-      const parts: Array<Effect.Effect<unknown>> = [tree.withdraw];
+      const parts: Array<Effect.Effect<boolean>> = [Effect.as(tree.withdraw, true)];
       if (begun) {
         for (const action of membership.step({ _tag: "Withdrawn" }, instant())) {
           if (action._tag === "Put") {
             parts.push(
-              Effect.catchAll(putObject(action), (error) =>
-                Effect.logError(`our object stays in the registry until it expires: ${error.message}`),
-              ),
+              Effect.matchEffect(putObject(action), {
+                onFailure: (error) =>
+                  Effect.as(
+                    Effect.logError(`our object stays in the registry until it expires: ${error.message}`),
+                    false,
+                  ),
+                onSuccess: () => Effect.succeed(true),
+              }),
             );
           } else {
             perform(action, instant());
           }
         }
-        parts.push(announce);
+        parts.push(Effect.as(announce, true));
       }
       return Effect.forEach(
         parts,
@@ -359,10 +364,10 @@ export const run = (
       );
     }).pipe(
       Effect.flatMap((ended) =>
-        ended.every(Option.isSome)
+        ended.every(Option.getOrElse(() => false))
           ? Effect.logInfo("left: peers and the registry know")
           : Effect.logWarning(
-              "left without an answer from everything: peers forget this node after 15 minutes at most",
+              "left, but not everything could be told or cleared: peers that heard nothing forget this node after 15 minutes",
             ),
       ),
     );

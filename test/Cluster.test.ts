@@ -148,6 +148,20 @@ describe("a fleet", () => {
   );
 
   it(
+    "does not say that the registry knows when it could not be told",
+    fleet({ nodes: 2 }, (cluster) => {
+      cluster.node(1).set("x", 1);
+      cluster.advance("1 minute");
+      cluster.registry.link("10.0.0.2").failure = "Denied";
+      cluster.node(1).stop();
+      cluster.advance("5 seconds");
+      const said = cluster.node(1).log.join("\n");
+      assert.include(said, "our object stays in the registry");
+      assert.notInclude(said, "the registry know");
+    }),
+  );
+
+  it(
     "tells of a lost goodbye through the registry",
     fleet({ nodes: 3 }, (cluster) => {
       cluster.node(2).set("x", 1);

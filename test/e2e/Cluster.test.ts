@@ -478,7 +478,7 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
     });
 
     it.runIf(preload !== undefined)(
-      "names one that is a minute off, once, and learns of it from the registry alone",
+      "names one that is a minute off, once, and that one learns of all others from the registry",
       async () => {
         const guest = host(6);
         moving.add(guest);
