@@ -70,7 +70,7 @@ const mutations = [
     "rules",
     "an unchanged object is not put again",
     "Membership.ts",
-    "now.monoMs + this.between(this.settings.refreshMs)",
+    "(doubtful ? slowPutMs : this.between(this.settings.refreshMs))",
     "never",
   ],
   [
