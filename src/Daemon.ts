@@ -200,11 +200,12 @@ export const run = (
       return actions;
     };
 
+    const accepted = metrics.cell("announcements_accepted");
     const receiveOne = (datagram: Datagram, now: Instant): void => {
       const decoded = Packet.decode(secrets.keyring(), datagram.bytes, membership.knownFeatures);
       if (Packet.isPacketFault(decoded)) return drop(decoded, datagram.source, now.monoMs);
       const actions = step({ _tag: "Received", source: datagram.source, announcement: decoded }, now);
-      if (!actions.some(({ _tag }) => _tag === "Drop")) metrics.add("announcements_accepted");
+      if (!actions.some(({ _tag }) => _tag === "Drop")) accepted.value++;
     };
 
     const receiving = started.await.pipe(

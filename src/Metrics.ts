@@ -23,9 +23,18 @@ export interface Count {
   readonly value: number;
 }
 
+/** The place of one count, for code that counts at every datagram: it raises `value` itself. */
+export interface Cell {
+  readonly counter: Counter;
+  readonly label: string;
+  value: number;
+}
+
 export declare namespace Metrics {
   interface Service {
     readonly add: (counter: Counter, label?: string, n?: number) => void;
+    /** To be taken once and kept: it is there, at 0, from then on. */
+    readonly cell: (counter: Counter, label?: string) => Cell;
     readonly value: (counter: Counter, label?: string) => number;
     readonly read: () => ReadonlyArray<Count>;
   }
@@ -34,16 +43,21 @@ export declare namespace Metrics {
 export class Metrics extends Context.Tag("nameq/Metrics")<Metrics, Metrics.Service>() {
   /** A fresh set of counters. Labels come from the program, never from the network, so their number is bounded. */
   static readonly layer: Layer.Layer<Metrics> = Layer.sync(Metrics, () => {
-    const counts = new Map<string, { counter: Counter; label: string; value: number }>();
+    const cells = new Map<Counter, Map<string, Cell>>();
+    const cell = (counter: Counter, label = ""): Cell => {
+      let labels = cells.get(counter);
+      if (labels === undefined) cells.set(counter, (labels = new Map()));
+      let found = labels.get(label);
+      if (found === undefined) labels.set(label, (found = { counter, label, value: 0 }));
+      return found;
+    };
     return {
-      add: (counter, label = "", n = 1) => {
-        const key = `${counter}/${label}`;
-        const count = counts.get(key);
-        if (count === undefined) counts.set(key, { counter, label, value: n });
-        else count.value += n;
+      add: (counter, label, n = 1) => {
+        cell(counter, label).value += n;
       },
-      value: (counter, label = "") => counts.get(`${counter}/${label}`)?.value ?? 0,
-      read: () => [...counts.values()].map((count) => ({ ...count })),
+      cell,
+      value: (counter, label = "") => cells.get(counter)?.get(label)?.value ?? 0,
+      read: () => [...cells.values()].flatMap((labels) => [...labels.values()].map((each) => ({ ...each }))),
     };
   });
 }

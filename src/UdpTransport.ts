@@ -10,7 +10,7 @@ import * as Stream from "effect/Stream";
 import { createSocket } from "node:dgram";
 import { type Address, family } from "./Address.js";
 import * as Defaults from "./Defaults.js";
-import { Metrics } from "./Metrics.js";
+import { type Cell, Metrics } from "./Metrics.js";
 import type { SimulatedNetwork } from "./SimulatedNetwork.js";
 
 /** The socket could not be opened (`Bind`), or broke while it was in use (`Socket`). */
@@ -285,22 +285,27 @@ class Inbox {
   private readonly maxPending: number;
   private readonly maxPendingBytes: number;
 
+  private readonly received: Cell;
+  private readonly full: Cell;
+
   /** `soon` calls its argument when a waiting consumer should run. */
   constructor(
-    private readonly metrics: Metrics.Service,
+    metrics: Metrics.Service,
     limits: PendingLimits,
     private readonly soon: (wake: () => void) => void,
   ) {
+    this.received = metrics.cell("datagrams_received");
+    this.full = metrics.cell("datagrams_dropped", "buffer-full");
     this.maxPending = limits.maxPending ?? 4096;
     this.maxPendingBytes = limits.maxPendingBytes ?? 8 * 1024 * 1024;
   }
 
   /** False when it did not fit. */
   offer(datagram: Datagram): boolean {
-    this.metrics.add("datagrams_received");
+    this.received.value++;
     if (this.pending.length >= this.maxPending || this.bytes + datagram.bytes.length > this.maxPendingBytes) {
       this.dropped++;
-      this.metrics.add("datagrams_dropped", "buffer-full");
+      this.full.value++;
       return false;
     }
     this.pending.push(datagram);
@@ -363,10 +368,14 @@ class Tally {
   private cause: unknown;
   private allKnown: () => void = () => {};
 
+  private readonly sentCell: Cell;
+
   constructor(
     private readonly to: ReadonlyArray<Address>,
     private readonly metrics: Metrics.Service,
-  ) {}
+  ) {
+    this.sentCell = metrics.cell("datagrams_sent");
+  }
 
   expect(at: number): (cause: unknown) => void {
     this.open.add(at);
@@ -377,7 +386,7 @@ class Tally {
     if (!this.open.delete(at)) return;
     if (cause === null || cause === undefined) {
       this.sent++;
-      this.metrics.add("datagrams_sent");
+      this.sentCell.value++;
     } else {
       this.metrics.add("datagrams_send_failed");
       if (at < this.first) {
