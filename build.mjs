@@ -20,7 +20,6 @@ import { fileURLToPath } from "node:url";
 
 const root = path.dirname(fileURLToPath(import.meta.url));
 const dist = path.join(root, "dist");
-const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
 
 const common = {
   absWorkingDir: root,
@@ -138,7 +137,6 @@ const aws = emit("aws", sdk);
 const bundle = await build({
   ...common,
   entryPoints: { program: "src/bin.ts" },
-  define: { NAMEQ_VERSION: JSON.stringify(version) },
   plugins: [
     {
       name: "aws",

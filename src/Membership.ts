@@ -51,6 +51,8 @@ export type Event =
   | { readonly _tag: "GetFailed"; readonly address: Address.Address; readonly problem: string }
   /** `deadlineMs` has come. */
   | { readonly _tag: "Woken" }
+  /** Somebody wants to know who answers: all peers are asked. */
+  | { readonly _tag: "Asked" }
   /** The node leaves for good: the last event. */
   | { readonly _tag: "Withdrawn" };
 
@@ -58,12 +60,14 @@ export type Event =
 export type DropReason = "self" | "origin" | "address" | "old" | "future" | "stale" | "too-many-peers";
 
 export type Action =
-  /** Send our announcement, as it is now, to these (in this order). */
+  /** Send our announcement, as it is now, to these (in this order). `ask`: they are to answer at once. */
   | {
       readonly _tag: "Announce";
       readonly to: ReadonlyArray<Address.Address>;
       readonly timeNs: bigint;
       readonly features: FeatureSet;
+      readonly ask: boolean;
+      readonly leaving: boolean;
     }
   | { readonly _tag: "Put"; readonly timeNs: bigint; readonly features: FeatureSet }
   | { readonly _tag: "List" }
@@ -79,6 +83,8 @@ export type Action =
   /** Membership is known: found files that nothing asked for may go. Once. */
   | { readonly _tag: "Settle" }
   | { readonly _tag: "Drop"; readonly reason: DropReason; readonly source: string }
+  /** A peer expired. */
+  | { readonly _tag: "Forgotten"; readonly peer: Peer }
   /** A condition began, changed (`problem`), or ended (`problem` undefined). Once per change. */
   | {
       readonly _tag: "Report";
@@ -103,6 +109,22 @@ export interface Peer {
   readonly legacy: boolean;
   /** No datagram for `silentMs`: looked up in the registry. */
   readonly silent: boolean;
+  /** It said goodbye with its last datagram. */
+  readonly left: boolean;
+  /** Its program's version as it says; undefined of the existing program, and until its first datagram. */
+  readonly version: string | undefined;
+  /** Our clock less its clock at its last datagram, ms (the way's time is in it); undefined until then. */
+  readonly offsetMs: number | undefined;
+}
+
+/** Something that is wrong now. */
+export interface Condition {
+  readonly name: string;
+  readonly severity: "error" | "warning";
+  /** What is wrong and what to do. */
+  readonly message: string;
+  /** Since when, monotonic ms. */
+  readonly sinceMs: number;
 }
 
 type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
@@ -112,6 +134,8 @@ type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
   provisional: boolean;
   /** Of its timer: older entries in the heap no longer count. */
   timer: number;
+  /** When it was last answered because it asked, monotonic ms. */
+  answeredMs: number;
 };
 
 const nothing: ReadonlyArray<Action> = [];
@@ -128,6 +152,9 @@ const slowPutMs = 5_000;
 /** A clock that seems off for so long, ms, is off. Shorter than the shortest heartbeat. */
 const offForMs = 10_000;
 
+/** A peer that asks is answered at most this often, ms: a doubled or forged question costs no more. */
+const answerSpacingMs = 1_000;
+
 /** Most conditions of one kind that are remembered: past it, further sources are not told apart. */
 const maxConditions = 1_024;
 
@@ -135,7 +162,7 @@ export class Membership {
   private own: FeatureSet = Feature.empty;
   private readonly known = new Map<Address.Address, MutablePeer>();
   private readonly timers = new Heap<{ readonly peer: MutablePeer; readonly timer: number }>();
-  private readonly conditions = new Map<string, string>();
+  private readonly conditions = new Map<string, Condition>();
   /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
   private readonly suspects = new Map<string, number>();
   /** Reads under way, each with the etag that a listing showed, if one did. */
@@ -146,6 +173,7 @@ export class Membership {
   private silentPeers = 0;
   private lastTimeNs = 0n;
   private sleptMs = 0;
+  private nowMs = 0;
   private listedOnce = false;
   private isSettled = false;
   private announceMs = never;
@@ -188,6 +216,16 @@ export class Membership {
     return this.isSettled;
   }
 
+  /** How long ago a moment in `Peer` or `Condition` is, ms, at this monotonic moment. */
+  ageMs(thenMs: number, monoMs: number): number {
+    return monoMs - this.sleptMs - thenMs;
+  }
+
+  /** What is wrong now. */
+  get problems(): Iterable<Condition> {
+    return this.conditions.values();
+  }
+
   /** When `Woken` is due, monotonic ms. */
   get deadlineMs(): number {
     return (
@@ -209,6 +247,7 @@ export class Membership {
   /** Takes one event; what comes out is to be done in order. */
   step(event: Event, instant: Instant): ReadonlyArray<Action> {
     const now = this.awake(instant);
+    this.nowMs = now.monoMs;
     switch (event._tag) {
       case "Received":
         this.received(event.source, event.announcement, now);
@@ -244,6 +283,9 @@ export class Membership {
         break;
       case "Woken":
         this.woken(now);
+        break;
+      case "Asked":
+        this.announceAll(now, { ask: true });
         break;
       case "Withdrawn":
         this.withdrawn(now);
@@ -297,7 +339,7 @@ export class Membership {
 
   private withdrawn(now: Instant): void {
     this.own = Feature.empty;
-    this.announceAll(now);
+    this.announceAll(now, { leaving: true });
     if (this.put.startedMs > -never) {
       this.out.push({ _tag: "Put", timeNs: this.nextTimeNs(now), features: this.own });
     }
@@ -317,7 +359,7 @@ export class Membership {
 
   // --- announcements ------------------------------------------------------------------------------------------------
 
-  private announceAll(now: Instant): void {
+  private announceAll(now: Instant, remarks: { readonly ask?: boolean; readonly leaving?: boolean } = {}): void {
     this.announceMs = now.monoMs + this.between(this.settings.announceMs);
     const to: Array<Address.Address> = [];
     for (const address of this.known.keys()) if (this.reachable(address)) to.push(address);
@@ -327,11 +369,15 @@ export class Membership {
       to[i] = to[j]!;
       to[j] = a;
     }
-    if (to.length > 0) this.announceTo(to, now);
+    if (to.length > 0) this.announceTo(to, now, remarks);
   }
 
-  private announceTo(to: ReadonlyArray<Address.Address>, now: Instant): void {
-    this.out.push({ _tag: "Announce", to, timeNs: this.nextTimeNs(now), features: this.own });
+  private announceTo(
+    to: ReadonlyArray<Address.Address>,
+    now: Instant,
+    { ask = false, leaving = false }: { readonly ask?: boolean; readonly leaving?: boolean } = {},
+  ): void {
+    this.out.push({ _tag: "Announce", to, timeNs: this.nextTimeNs(now), features: this.own, ask, leaving });
   }
 
   /** A socket of one family cannot send to the other; such peers meet through the registry alone. */
@@ -363,19 +409,31 @@ export class Membership {
     }
     if (peer === undefined) {
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", source);
-      peer = this.meet(address as Address.Address, now);
+      peer = this.meet(address as Address.Address, now, false);
     } else if (announcement.timeNs <= peer.timeNs && !this.isAhead(peer.timeNs, now)) {
       return this.drop("stale", source);
     }
     if (this.suspects.size > 0) this.suspects.delete(source);
     if (this.conditions.size > 0) this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
+    const { remarks } = announcement;
     peer.timeNs = announcement.timeNs;
     peer.heardMs = peer.udpMs = now.monoMs;
     peer.from = "udp";
+    peer.version = remarks.version;
+    peer.left = remarks.leaving;
+    peer.offsetMs = Number(ageNs) / 1e6;
     // its timer is set for the next look into the registry, minutes away
     if (peer.silent) this.schedule(peer, now.monoMs + this.settings.silentMs);
     this.setSilent(peer, false);
     this.learn(peer, announcement.features, announcement.refused, true);
+    if (remarks.ask) this.answer(peer, now);
+  }
+
+  /** A peer that is new to us has its answer already: see `meet`. */
+  private answer(peer: MutablePeer, now: Instant): void {
+    if (now.monoMs - peer.answeredMs < answerSpacingMs || !this.reachable(peer.address)) return;
+    peer.answeredMs = now.monoMs;
+    this.announceTo([peer.address], now);
   }
 
   /** Whether a source's announcements were off before, and still are. */
@@ -390,8 +448,8 @@ export class Membership {
     return timeNs - now.wallNs > this.futureNs;
   }
 
-  /** A new peer: we answer it, and it gets its timer. */
-  private meet(address: Address.Address, now: Instant, heardMs = now.monoMs): MutablePeer {
+  /** A new peer gets our announcement, and its timer. One that we have not heard is asked for its own: it may know us already. */
+  private meet(address: Address.Address, now: Instant, ask: boolean, heardMs = now.monoMs): MutablePeer {
     const peer: MutablePeer = {
       address,
       features: Feature.empty,
@@ -404,10 +462,14 @@ export class Membership {
       etag: undefined,
       provisional: false,
       timer: 0,
+      left: false,
+      version: undefined,
+      offsetMs: undefined,
+      answeredMs: now.monoMs,
     };
     this.known.set(address, peer);
     this.schedule(peer, Math.min(now.monoMs + this.settings.silentMs, heardMs + this.settings.expiryMs));
-    if (this.reachable(address)) this.announceTo([address], now);
+    if (this.reachable(address)) this.announceTo([address], now, { ask });
     return peer;
   }
 
@@ -459,6 +521,7 @@ export class Membership {
       this.suspects.delete(peer.address);
       for (const kind of ["clock", "names"]) this.conditions.delete(`${kind}/${peer.address}`);
       this.show(peer.address, Feature.empty, false);
+      this.out.push({ _tag: "Forgotten", peer });
       this.out.push({
         _tag: "Report",
         condition: `expired/${peer.address}`,
@@ -696,7 +759,7 @@ export class Membership {
       const last = this.forgotten.get(address);
       if (last !== undefined && timeNs <= last.timeNs && now.monoMs < last.untilMs) return;
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", address);
-      peer = this.meet(address, now, putMs);
+      peer = this.meet(address, now, true, putMs);
     }
     // another object is a sign of life, whatever its owner's clock and ours say
     if (peer.etag !== etag) peer.heardMs = Math.max(peer.heardMs, putMs);
@@ -778,14 +841,14 @@ export class Membership {
     over?: string,
   ): void {
     const known = this.conditions.get(name);
-    if (problem === undefined) {
+    if (problem === undefined || severity === "info") {
       if (known === undefined) return;
       this.conditions.delete(name);
       this.out.push({ _tag: "Report", condition: name, severity: "info", message: over ?? name });
       return;
     }
     if (known !== undefined || this.conditions.size >= maxConditions) return;
-    this.conditions.set(name, problem);
+    this.conditions.set(name, { name, severity, message: problem, sinceMs: this.nowMs });
     this.out.push({ _tag: "Report", condition: name, severity, message: problem });
   }
 

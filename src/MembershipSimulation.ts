@@ -11,7 +11,7 @@ import * as Feature from "./Feature.js";
 import type { FeatureName, FeatureSet, FeatureValue, HostFeatures } from "./Feature.js";
 import { Heap } from "./Heap.js";
 import { type Action, type Event, type Instant, Membership } from "./Membership.js";
-import type { Announcement } from "./Packet.js";
+import { type Announcement, noRemarks } from "./Packet.js";
 import { Prng } from "./Prng.js";
 import type { RegistryContent } from "./RegistryObject.js";
 import type { RegistryReason } from "./S3Registry.js";
@@ -353,6 +353,7 @@ class PureNode {
           timeNs: action.timeNs,
           features: action.features,
           refused: none,
+          remarks: { version: undefined, ask: action.ask, leaving: action.leaving },
         });
         break;
       case "Put": {
@@ -541,6 +542,7 @@ export const membershipWorld: MakeWorld = (schedule, settings, onShown): World =
           timeNs: fleet.instant(0).wallNs,
           features: forged,
           refused: none,
+          remarks: noRemarks,
         });
       case "disk":
         nodes[deed.node]!.disk.fault = deed.code;

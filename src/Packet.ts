@@ -29,7 +29,21 @@ export interface Announcement {
   readonly features: Feature.FeatureSet;
   /** Names that were dropped from `features` because they may not be feature names. */
   readonly refused: ReadonlyArray<string>;
+  readonly remarks: Remarks;
 }
+
+/** What our announcements say beside the existing program's members; that ignores them. */
+export interface Remarks {
+  /** The program's version: at most 32 of `A-Z a-z 0-9 . + - _`. Undefined: none, or another program. */
+  readonly version: string | undefined;
+  /** Please announce yourself to me at once. */
+  readonly ask: boolean;
+  /** A goodbye: features are gone because the node is. */
+  readonly leaving: boolean;
+}
+
+/** The existing program's. */
+export const noRemarks: Remarks = { version: undefined, ask: false, leaving: false };
 
 /** Why a datagram was dropped before its content could matter. */
 export type PacketFault =
@@ -57,17 +71,28 @@ const mac = (secret: KeyObject, signed: Uint8Array): Buffer => createHmac("sha1"
 
 const none: ReadonlyArray<string> = [];
 
-/** The JSON text of an announcement: members in the existing program's order, each left out when empty, and a newline. */
-export const announcementText = (announcement: Omit<Announcement, "refused">): string =>
-  `{"ip_addr":"${announcement.address}","time_ns":${announcement.timeNs}${
-    announcement.features.entries.size === 0 ? "" : `,"features":${announcement.features.text}`
-  }}\n`;
+/** What an announcement says: its features are canonical (see `Feature.fromEntries`). */
+export interface Saying {
+  readonly address: string;
+  readonly timeNs: bigint;
+  readonly features: Feature.FeatureSet;
+  readonly remarks?: Remarks;
+}
 
-/** Makes the datagram of an announcement whose features are canonical (see `Feature.fromEntries`). */
-export const encode = (
-  key: Key,
-  announcement: { readonly address: Address; readonly timeNs: bigint; readonly features: Feature.FeatureSet },
-): Buffer => {
+const tailOf = ({ version, ask, leaving }: Remarks): string =>
+  `${version === undefined ? "" : `,"version":"${version}"`}${ask ? `,"ask":true` : ""}${leaving ? `,"leaving":true` : ""}}\n`;
+
+/**
+ * The JSON text of an announcement: members in the existing program's order, each left out when empty, then ours, and a
+ * newline.
+ */
+export const announcementText = ({ address, timeNs, features, remarks = noRemarks }: Saying): string =>
+  `{"ip_addr":"${address}","time_ns":${timeNs}${
+    features.entries.size === 0 ? "" : `,"features":${features.text}`
+  }${tailOf(remarks)}`;
+
+/** Makes the datagram of an announcement. */
+export const encode = (key: Key, announcement: Saying & { readonly address: Address }): Buffer => {
   const deflated = deflateRawSync(announcementText(announcement), { dictionary });
   const signed = Buffer.allocUnsafe(1 + deflated.length + macBytes);
   signed[0] = key.mode;
@@ -78,8 +103,7 @@ export const encode = (
 };
 
 /** Bytes of the JSON text that `encode` deflates: receivers refuse more than `maxInflatedBytes`. */
-export const inflatedBytes = (announcement: Omit<Announcement, "refused">): number =>
-  Buffer.byteLength(announcementText(announcement));
+export const inflatedBytes = (announcement: Saying): number => Buffer.byteLength(announcementText(announcement));
 
 /** The features text that was last accepted from an address, so that the same text is not parsed again. */
 export type KnownFeatures = (address: string) => Feature.FeatureSet | undefined;
@@ -103,15 +127,35 @@ const scanUnchanged = (text: string, known: KnownFeatures): Announcement | undef
   const address = text.slice(head.length, addressEnd);
   const features = known(address);
   if (features === undefined) return undefined;
-  if (features.entries.size === 0) {
-    if (text.length !== at + 2) return undefined;
-  } else {
+  let end = at;
+  if (features.entries.size > 0) {
     const from = at + featuresHead.length;
-    if (text.length !== from + features.text.length + 2) return undefined;
     if (!text.startsWith(featuresHead, at) || !text.startsWith(features.text, from)) return undefined;
+    end = from + features.text.length;
   }
-  if (!text.endsWith("}\n")) return undefined;
-  return { address, timeNs: BigInt(text.slice(timeAt, at)), features, refused: none };
+  const remarks = remarksOf(text.slice(end));
+  return remarks && { address, timeNs: BigInt(text.slice(timeAt, at)), features, refused: none, remarks };
+};
+
+/** The ends that announcements had lately, so that each is read once: a fleet has few. */
+const tails = new Map<string, Remarks>([["}\n", noRemarks]]);
+const maxTails = 256;
+/** Longer than any end of ours. */
+const maxTail = 96;
+/** A slice would keep the whole datagram's text. */
+const copy = (text: string | undefined): string | undefined => text && Buffer.from(text).toString();
+
+/** Reads the end of an announcement in our layout; undefined: take the general path. */
+const remarksOf = (tail: string): Remarks | undefined => {
+  if (tail.length > maxTail) return undefined;
+  const known = tails.get(tail);
+  if (known !== undefined) return known;
+  const match = /^(?:,"version":"([\w.+-]{1,32})")?(,"ask":true)?(,"leaving":true)?\}\n$/.exec(tail);
+  if (match === null) return undefined;
+  const remarks = { version: copy(match[1]), ask: match[2] !== undefined, leaving: match[3] !== undefined };
+  if (tails.size >= maxTails) tails.clear();
+  tails.set(tailOf(remarks), remarks);
+  return remarks;
 };
 
 const parseAnnouncement = (text: string): Announcement | PacketFault => {
@@ -120,6 +164,9 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   let timeNs = 0n;
   let parsed: Feature.ParsedSet = { set: Feature.empty, refused: none };
   let tooMany = false;
+  let version: string | undefined;
+  let ask = false;
+  let leaving = false;
   /** A member that we know, of another type than it has. */
   let mistyped = false;
   scanner.skipSpace();
@@ -149,6 +196,16 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
         if (text.startsWith("null", from)) parsed = { set: Feature.empty, refused: none };
         else mistyped = true;
         break;
+      // ours: what we do not understand of them is ignored, as other programs do
+      case '"version"':
+        version = copy(/^"([\w.+-]{1,32})"$/.exec(text.slice(from, Math.min(scanner.at, from + maxTail)))?.[1]);
+        break;
+      case '"ask"':
+        ask = text.startsWith("true", from);
+        break;
+      case '"leaving"':
+        leaving = text.startsWith("true", from);
+        break;
     }
     return true;
   });
@@ -156,7 +213,8 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   if (!ok) return scanner.tooDeep ? "too-deep" : "bad-json";
   scanner.skipSpace();
   if (scanner.at !== text.length || mistyped || address === "") return "bad-json";
-  return { address, timeNs, features: parsed.set, refused: parsed.refused };
+  const remarks = version === undefined && !ask && !leaving ? noRemarks : { version, ask, leaving };
+  return { address, timeNs, features: parsed.set, refused: parsed.refused, remarks };
 };
 
 const verified = (keyring: Keyring, bytes: Buffer): PacketFault | undefined => {

@@ -3,9 +3,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as Exit from "effect/Exit";
 import { writeSync } from "node:fs";
 import * as Cli from "./Cli.js";
-
-/** The package's version; the build puts it here. */
-declare const NAMEQ_VERSION: string;
+import { version } from "./Version.js";
 
 const argv = process.argv.slice(2);
 
@@ -26,7 +24,7 @@ process.on("uncaughtException", (error) => {
 NodeRuntime.runMain(
   Cli.run(argv, {
     environment: process.env,
-    version: NAMEQ_VERSION,
+    version,
     loadNode: () => import("./Serve.js"),
   }),
   {

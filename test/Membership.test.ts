@@ -3,7 +3,7 @@ import * as fc from "effect/FastCheck";
 import * as Address from "../src/Address.js";
 import * as Feature from "../src/Feature.js";
 import { type Action, type Event, type Instant, Membership } from "../src/Membership.js";
-import type { Announcement } from "../src/Packet.js";
+import * as Packet from "../src/Packet.js";
 import * as RegistryObject from "../src/RegistryObject.js";
 import { Prng } from "../src/Prng.js";
 import { defaults } from "../src/Settings.js";
@@ -98,11 +98,22 @@ class Bench {
     }
   }
 
-  say(from: Address.Address, features: Feature.FeatureSet, ageMs = 0): Announcement {
-    return { address: from, features, timeNs: this.wallNs - BigInt(Math.round(ageMs * 1e6)), refused: [] };
+  /** A peer's question. */
+  question(from: Address.Address): Packet.Announcement {
+    return { ...this.say(from, Feature.empty), remarks: { ...Packet.noRemarks, ask: true } };
   }
 
-  hear(announcement: Announcement, source: string = announcement.address): ReadonlyArray<Action> {
+  say(from: Address.Address, features: Feature.FeatureSet, ageMs = 0): Packet.Announcement {
+    return {
+      address: from,
+      features,
+      timeNs: this.wallNs - BigInt(Math.round(ageMs * 1e6)),
+      refused: [],
+      remarks: Packet.noRemarks,
+    };
+  }
+
+  hear(announcement: Packet.Announcement, source: string = announcement.address): ReadonlyArray<Action> {
     return this.step({ _tag: "Received", source, announcement });
   }
 }
@@ -255,7 +266,13 @@ describe("announcements", () => {
         {
           _tag: "Received",
           source,
-          announcement: { address: source, timeNs: startNs, features: Feature.empty, refused: [] },
+          announcement: {
+            address: source,
+            timeNs: startNs,
+            features: Feature.empty,
+            refused: [],
+            remarks: Packet.noRemarks,
+          },
         },
         { wallNs: startNs, monoMs: 0 },
       ),
@@ -657,5 +674,69 @@ describe("RegistryObject", () => {
     ]) {
       assert.isUndefined(RegistryObject.decode(foreign), foreign);
     }
+  });
+});
+
+describe("questions and goodbyes", () => {
+  const announcements = (actions: ReadonlyArray<Action>) => actions.filter((action) => action._tag === "Announce");
+
+  it("are answered at once, to the peer alone, and not again within a second", () => {
+    const bench = new Bench();
+    bench.start(set({ x: "1" }));
+    bench.advance(1_000);
+    bench.hear(bench.say(a, Feature.empty));
+    bench.hear(bench.say(b, Feature.empty));
+    bench.advance(1_000);
+    const [answer, ...more] = announcements(bench.hear(bench.question(a)));
+    assert.isEmpty(more);
+    assert.deepInclude(answer, { to: [a], ask: false, leaving: false });
+    bench.advance(500);
+    assert.isEmpty(announcements(bench.hear(bench.question(a))));
+    assert.lengthOf(announcements(bench.hear(bench.question(b))), 1);
+    bench.advance(600);
+    assert.lengthOf(announcements(bench.hear(bench.question(a))), 1);
+  });
+
+  it("of a peer that is new to us are answered once, not twice", () => {
+    const bench = new Bench();
+    bench.start();
+    bench.advance(1_000);
+    assert.lengthOf(announcements(bench.hear(bench.question(a))), 1);
+  });
+
+  it("are put to a peer that the registry shows, and to none that spoke first", () => {
+    const bench = new Bench();
+    bench.start();
+    const body = RegistryObject.encode(set({ x: "1" }), startNs - 1n);
+    const asked = announcements(bench.advance(1_000, () => [[a, body, 10_000]]));
+    assert.deepStrictEqual(
+      asked.map(({ to, ask }) => [to, ask]),
+      [[[a], true]],
+    );
+    assert.deepInclude(announcements(bench.hear(bench.say(b, Feature.empty)))[0], { to: [b], ask: false });
+  });
+
+  it("are put to all when somebody wants to know, which counts as a heartbeat", () => {
+    const bench = new Bench();
+    bench.start();
+    for (const peer of [a, b]) bench.hear(bench.say(peer, Feature.empty));
+    bench.advance(15_000);
+    const [question] = announcements(bench.step({ _tag: "Asked" }));
+    assert.isTrue(question?.ask);
+    assert.sameMembers([...(question?.to ?? [])], [a, b]);
+    assert.isEmpty(announcements(bench.advance(19_000)));
+  });
+
+  it("say in the last announcement alone that the node leaves; its peers remember that it did until it is back", () => {
+    const bench = new Bench();
+    bench.start(set({ x: "1" }));
+    bench.hear(bench.say(a, set({ y: "1" })));
+    bench.hear({ ...bench.say(a, Feature.empty, -1), remarks: { ...Packet.noRemarks, leaving: true } });
+    assert.isTrue(bench.membership.peers.get(a)?.left);
+    bench.advance(1_000);
+    bench.hear(bench.say(a, Feature.empty));
+    assert.isFalse(bench.membership.peers.get(a)?.left);
+    assert.isTrue(announcements(bench.all).every(({ leaving }) => !leaving));
+    assert.deepInclude(announcements(bench.step({ _tag: "Withdrawn" }))[0], { leaving: true, features: Feature.empty });
   });
 });

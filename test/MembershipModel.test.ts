@@ -7,6 +7,7 @@ import * as fc from "effect/FastCheck";
 import * as Address from "../src/Address.js";
 import * as Feature from "../src/Feature.js";
 import { type Action, type Event, Membership } from "../src/Membership.js";
+import * as Packet from "../src/Packet.js";
 import { Prng } from "../src/Prng.js";
 import { defaults } from "../src/Settings.js";
 
@@ -125,7 +126,7 @@ const hear = fc
       const actions = step(model, real, {
         _tag: "Received",
         source: from,
-        announcement: { address: from, timeNs, features: offering(offered), refused: [] },
+        announcement: { address: from, timeNs, features: offering(offered), refused: [], remarks: Packet.noRemarks },
       });
       const reasons = actions.flatMap((action) => (action._tag === "Drop" ? [action.reason as string] : []));
       assert.deepStrictEqual(reasons, expected === undefined ? [] : [expected]);
@@ -153,6 +154,7 @@ const answer = fc
           features: offering(offered),
           timeNs: BigInt(startMs + timeMs) * 1_000_000n,
           refused: [],
+          remarks: Packet.noRemarks,
         };
         const known = model.peer(address);
         const last = model.accepted.findLast(({ from }) => from === address);

@@ -119,6 +119,49 @@ describe("Packet", () => {
     );
   });
 
+  it("carries our remarks on the short way and on the general one, and none where there are none", () => {
+    const features = Feature.fromEntries([["a" as Feature.FeatureName, Feature.FeatureValue("true")]]);
+    const said = { address: Address.parse("10.0.0.1")!, timeNs: 1_795_340_768_365_147_230n };
+    for (const set of [features, Feature.empty]) {
+      for (const version of [undefined, "0.1.0", "12.34.56-rc.1+build_7"]) {
+        for (const [ask, leaving] of [
+          [false, false],
+          [true, false],
+          [false, true],
+          [true, true],
+        ] as const) {
+          const remarks = { version, ask, leaving };
+          const bytes = Packet.encode(keyring.sign, { ...said, features: set, remarks });
+          for (const known of [unknown, () => set]) {
+            const announcement = accepted(Packet.decode(keyring, bytes, known));
+            assert.deepStrictEqual(announcement.remarks, remarks);
+            assert.deepStrictEqual(plain(announcement.features), plain(set));
+          }
+        }
+      }
+    }
+  });
+
+  it("ignores remarks of other types and versions that could not be ours", () => {
+    const known = Feature.fromEntries([["a" as Feature.FeatureName, Feature.FeatureValue("true")]]);
+    for (const odd of [
+      '"version":1',
+      '"version":""',
+      '"version":"<b>"',
+      `"version":"${"9".repeat(33)}"`,
+      `"version":"${"9".repeat(1_000)}"`,
+      '"ask":1,"leaving":null',
+      '"ask":false,"later":[{}]',
+    ]) {
+      const text = `{"ip_addr":"10.0.0.1","time_ns":1795340768365147230,"features":{"a":true},${odd}}\n`;
+      for (const way of [unknown, () => known]) {
+        const announcement = accepted(Packet.decode(keyring, signed(text), way));
+        assert.deepStrictEqual(announcement.remarks, Packet.noRemarks, odd);
+        assert.strictEqual(announcement.features.text, known.text);
+      }
+    }
+  });
+
   it("does not take a text for known when junk follows it", () => {
     const known = Feature.fromEntries([["a" as Feature.FeatureName, Feature.FeatureValue("true")]]);
     const text = '{"ip_addr":"10.0.0.1","time_ns":1795340768365147230,"features":{"a":true}}\n';
