@@ -21,6 +21,7 @@ import { FeatureSource } from "./FeatureSource.js";
 import { watchTable } from "./MemoryFleet.js";
 import { Metrics } from "./Metrics.js";
 import { make as makeClient, NameqClient } from "./NameqClient.js";
+import { NodeView } from "./NodeView.js";
 import * as Packet from "./Packet.js";
 import { MemoryRegistry, S3Registry } from "./S3Registry.js";
 import { Secrets } from "./Secrets.js";
@@ -112,6 +113,8 @@ export class ClusterNode {
   lines = 0;
   /** Counters of the present or last process. */
   metrics: Metrics.Service | undefined;
+  /** What its present or last process knows. */
+  view = new NodeView();
   /** Why its last process ended by itself, if it did. */
   failure: string | undefined;
   private process:
@@ -207,7 +210,13 @@ export class ClusterNode {
       StateTree.layerMemory(this.files),
       Secrets.layerMemory({ sign: key, accept: [key] }),
     ).pipe(Layer.provideMerge(Metrics.layer));
-    const daemon = { onExit: "withdraw" as "withdraw" | "keep", ...cluster.daemonOptions, ...options };
+    this.view = new NodeView();
+    const daemon = {
+      onExit: "withdraw" as "withdraw" | "keep",
+      view: this.view,
+      ...cluster.daemonOptions,
+      ...options,
+    };
     const program = Effect.tap(Metrics, (metrics) =>
       Effect.sync(() => {
         this.metrics = metrics;

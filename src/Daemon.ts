@@ -13,6 +13,7 @@ import type { FeatureSet } from "./Feature.js";
 import { FeatureSource } from "./FeatureSource.js";
 import { type Action, type Event, type Instant, Membership } from "./Membership.js";
 import { Metrics } from "./Metrics.js";
+import type { NodeView } from "./NodeView.js";
 import * as Packet from "./Packet.js";
 import { Prng } from "./Prng.js";
 import * as RegistryObject from "./RegistryObject.js";
@@ -21,6 +22,7 @@ import { Secrets } from "./Secrets.js";
 import { defaults, type Settings } from "./Settings.js";
 import { StateTree, type StateTreeError } from "./StateTree.js";
 import { type Datagram, maxDatagram, type UdpError, UdpTransport } from "./UdpTransport.js";
+import { version } from "./Version.js";
 
 /** How a node runs. */
 export interface DaemonOptions {
@@ -30,6 +32,8 @@ export interface DaemonOptions {
    */
   readonly onExit: "withdraw" | "keep";
   readonly settings?: Settings;
+  /** Is told what happens. */
+  readonly view?: NodeView;
 }
 
 /** Registry reads under way at once. */
@@ -142,9 +146,14 @@ export const run = (
     const outgoing = {
       latch: yield* Effect.makeLatch(false),
       to: new Set<Address>(),
+      /** Those of them that are to answer. */
+      asked: new Set<Address>(),
       timeNs: 0n,
       features: membership.features,
+      leaving: false,
     };
+    const { view } = options;
+    const settled = yield* Effect.makeLatch(false);
     const started = yield* Effect.makeLatch(false);
     const alarm = { latch: yield* Effect.makeLatch(false), atMs: Number.POSITIVE_INFINITY };
 
@@ -155,15 +164,18 @@ export const run = (
     const drop = (reason: string, from: string, nowMs: number): void => {
       metrics.add("datagrams_dropped", reason);
       logDrop(reason, from, nowMs);
+      if (!quietDrops.has(reason)) view?.dropped(reason, from, dropAdvice[reason], nowMs);
     };
 
     const perform = (action: Action, now: Instant): void => {
       switch (action._tag) {
         case "Show":
           tree.update(action.host, action.features, action);
+          view?.show(action.host, action.features);
           break;
         case "Settle":
           tree.settle();
+          settled.unsafeOpen();
           say({
             severity: "info",
             message: `membership is known: ${membership.peers.size} ${membership.peers.size === 1 ? "peer" : "peers"}`,
@@ -172,8 +184,10 @@ export const run = (
         case "Announce":
           // what still waits goes out with the newest state
           for (const address of action.to) outgoing.to.add(address);
+          if (action.ask) for (const address of action.to) outgoing.asked.add(address);
           outgoing.timeNs = action.timeNs;
           outgoing.features = action.features;
+          outgoing.leaving = action.leaving;
           outgoing.latch.unsafeOpen();
           break;
         case "Put":
@@ -189,6 +203,10 @@ export const run = (
           break;
         case "Report":
           say(action);
+          view?.tell();
+          break;
+        case "Forgotten":
+          view?.forget(action.peer);
           break;
       }
     };
@@ -220,6 +238,8 @@ export const run = (
       Effect.zipRight(Effect.never),
     );
 
+    view?.attach({ membership, instant, ask: () => step({ _tag: "Asked" }) });
+
     let begun = false;
     const sourcing = Stream.runForEach(source.snapshots, (features) =>
       Effect.sync(() => {
@@ -245,12 +265,15 @@ export const run = (
 
     let oversized = false;
     const announce = Effect.suspend(() => {
-      const to = [...outgoing.to];
+      const asked = [...outgoing.asked];
+      const told = [...outgoing.to].filter((address) => !outgoing.asked.has(address));
       outgoing.to.clear();
+      outgoing.asked.clear();
       outgoing.latch.unsafeClose();
-      const { features, timeNs } = outgoing;
-      const announcement = { address: transport.address, timeNs, features };
-      const bytes = Packet.encode(secrets.keyring().sign, announcement);
+      const { features, timeNs, leaving } = outgoing;
+      const announcement = { address: transport.address, timeNs, features, remarks: { version, ask: false, leaving } };
+      const key = secrets.keyring().sign;
+      const bytes = Packet.encode(key, announcement);
       const inflated = Packet.inflatedBytes(announcement);
       if ((bytes.length > maxDatagram || inflated > Packet.maxInflatedBytes) !== oversized) {
         oversized = !oversized;
@@ -262,8 +285,21 @@ export const run = (
               }
             : { severity: "info", message: "our features fit into a datagram again" },
         );
+        view?.condition(
+          "oversized",
+          oversized
+            ? {
+                severity: "error",
+                message:
+                  "our features do not fit into a datagram: peers learn them from the registry alone, minutes late. Advertise fewer or smaller features",
+              }
+            : undefined,
+        );
       }
-      return oversized ? Effect.void : transport.send(to, bytes);
+      if (oversized) return Effect.void;
+      if (asked.length === 0) return transport.send(told, bytes);
+      const question = Packet.encode(key, { ...announcement, remarks: { version, ask: true, leaving } });
+      return Effect.zipRight(transport.send(asked, question), transport.send(told, bytes));
     });
     const announcing = Effect.forever(Effect.zipRight(outgoing.latch.await, announce));
 
@@ -329,10 +365,15 @@ export const run = (
       discard: true,
     });
 
+    const readying =
+      view === undefined
+        ? Effect.void
+        : settled.await.pipe(Effect.zipRight(tree.flush), Effect.zipRight(view.becomeReady));
+
     const logging = Effect.forever(Effect.flatMap(log.take, write));
 
     const loops: Effect.Effect<never, UdpError | StateTreeError> = Effect.all(
-      [receiving, sourcing, waking, announcing, putting, reading, tree.run, secrets.watch, logging],
+      [receiving, sourcing, waking, announcing, putting, reading, tree.run, secrets.watch, logging, readying],
       { concurrency: "unbounded", discard: true },
     ).pipe(Effect.zipRight(Effect.never));
 
