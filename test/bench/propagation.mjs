@@ -1,131 +1,108 @@
-// From the rename of a file in A's feature directory to the file in B's tree, two nodes on this machine, against the
-// floor of a bare Node program; in turns, so that both see the same noise. Also: cold start to the first file, and RSS.
-// Usage: node test/bench/propagation.mjs [CHANGES A ROUND, default 100] [ROUNDS, default 4]
-import { spawn } from "node:child_process";
+// Two nodes on this machine. The floor is what a bare Node program does at the least (floor-propagation.mjs).
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, watch, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readFileSync, renameSync, watch, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePort, rssMiB, sleep, until } from "./harness.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const program = join(here, "../../dist/nameq.cjs");
-const [perRound = 100, rounds = 4] = process.argv.slice(2).map(Number);
-const env = { ...process.env };
-delete env.NODE_EXTRA_CA_CERTS;
-const base = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "nameq-bench-"));
-const children = [];
-const start = (...args) => {
-  const child = spawn(process.execPath, args, { env, stdio: ["ignore", "pipe", "ignore"] });
-  children.push(child);
-  return child;
+export const title =
+  "from the rename of a file in A's feature directory to the file in B's tree, and to a program at B";
+
+const floorProgram = join(dirname(fileURLToPath(import.meta.url)), "floor-propagation.mjs");
+const limitMs = 10_000;
+
+/** Replaces the file `name` of `directory`, and waits until `seen` tells that its text has arrived. Gives ms. */
+const change = async (directory, name, text, seen) => {
+  await sleep(5 + Math.random() * 5);
+  writeFileSync(join(directory, ".tmp"), text);
+  const arrived = seen(text);
+  const start = process.hrtime.bigint();
+  renameSync(join(directory, ".tmp"), join(directory, name));
+  return Number((await arrived) - start) / 1e6;
 };
-const quantile = (values, q) =>
-  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))];
-const rss = (child) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))[1]) / 1024;
 
-/** Ms from a rename in `from` to the same content in `file`, as a watcher of its directory sees it. */
-const change = (from, file, text) =>
+/** Waits for a text in `file`, as a watcher of its directory sees it. */
+const inFile = (file) => (text) =>
   new Promise((resolve, reject) => {
-    const started = () => process.hrtime.bigint();
-    let at;
-    const look = () => {
+    const watcher = watch(dirname(file), () => {
       let content;
       try {
-        content = readFileSync(file, "utf8");
+        content = readFileSync(file, "latin1");
       } catch {
-        return;
+        return; // between two renames
       }
-      if (at === undefined || content.replaceAll(/\s/g, "") !== text) return;
+      if (content.trim() === text) settle(resolve, process.hrtime.bigint());
+    });
+    const limit = setTimeout(() => settle(reject, new Error(`${text} did not reach ${file}`)), limitMs);
+    const settle = (how, result) => {
       watcher.close();
       clearTimeout(limit);
-      resolve(Number(process.hrtime.bigint() - at) / 1e6);
+      how(result);
     };
-    const watcher = watch(dirname(file), look);
-    const limit = setTimeout(() => {
-      watcher.close();
-      reject(new Error(`${text} did not reach ${file} in 10 s`));
-    }, 10_000);
-    writeFileSync(join(from, ".tmp"), text);
-    at = started();
-    renameSync(join(from, ".tmp"), join(from, "bench"));
   });
 
-const until = async (condition) => {
-  while (!condition()) await sleep(1);
-};
+export const run = async (bench) => {
+  const { connect } = await bench.use(`export { connect } from "./src/promises.js"`);
+  const [a, b, c] = ["127.41.0.2", "127.41.0.3", "127.41.0.4"];
+  const port = String(await freePort());
+  const own = (address) => join(bench.directory, address, "features");
+  const tree = (address) => join(bench.directory, address, "state/features");
+  const serve = (address, cpu) => {
+    mkdirSync(own(address), { recursive: true });
+    const args = [bench.program, "serve", "--dev", "--dev-dir", bench.directory, "--port", port, "--addr", address];
+    return bench.start(args, { cpu, stdio: "ignore" });
+  };
 
-try {
-  // ours: two nodes
-  const a = "127.0.0.2";
-  const b = "127.0.0.3";
-  const features = join(base, a, "features");
-  mkdirSync(features, { recursive: true });
-  const options = ["serve", "--dev", "--dev-dir", base, "--port", "27106"];
-  const nodeB = start(program, ...options, "--addr", b);
-  const ownB = join(base, b, "state/features/cold/127.0.0.1");
-  mkdirSync(join(base, b, "features"), { recursive: true });
-  writeFileSync(join(base, b, "features/cold"), "true");
+  mkdirSync(own(b), { recursive: true });
+  writeFileSync(join(own(b), "cold"), "true");
   const cold = performance.now();
-  await until(() => existsSync(ownB));
-  const coldMs = performance.now() - cold;
-  const nodeA = start(program, ...options, "--addr", a);
-  writeFileSync(join(features, "bench"), '{"n":0}');
-  const target = join(base, b, "state/features/bench", a);
-  await until(() => existsSync(target));
-  // the floor
-  const floorFrom = join(base, "floor-features");
-  const floorTo = join(base, "floor-tree");
+  const nodeB = serve(b, 1);
+  await until(() => existsSync(join(tree(b), "cold/127.0.0.1")), "the first file of a node");
+  bench.row("cold start to the first file", performance.now() - cold);
+  const nodeA = serve(a, 0);
+  writeFileSync(join(own(a), "bench"), "0");
+  const file = join(tree(b), "bench", a);
+  await until(() => existsSync(file), "the first file of the other node");
+
+  const floorFrom = join(bench.directory, "floor-features");
+  const floorTo = join(bench.directory, "floor-tree");
   mkdirSync(floorFrom);
   mkdirSync(floorTo);
-  const floor = join(here, "floor-propagation.mjs");
-  for (const [role, directory] of [
-    ["receive", floorTo],
-    ["send", floorFrom],
+  for (const [role, directory, cpu] of [
+    ["receive", floorTo, 1],
+    ["send", floorFrom, 0],
   ]) {
-    await once(start(floor, role, directory, "127.0.0.4", "27107").stdout, "data");
+    await once(bench.start([floorProgram, role, directory, c, port], { cpu }).stdout, "data");
   }
-  await sleep(3_000);
+  await sleep(bench.short ? 500 : 3_000);
 
-  const ours = [];
-  const bare = [];
-  for (let round = 0; round < rounds; round++) {
-    for (const [from, file, times] of [
-      [features, target, ours],
-      [floorFrom, join(floorTo, "file"), bare],
-    ]) {
-      for (let i = -10; i < perRound; i++) {
-        const ms = await change(from, file, `{"round":${round},"n":${i}}`);
-        if (i >= 0) times.push(ms);
-        await sleep(5 + Math.random() * 5);
-      }
-    }
-  }
-  const row = (name, times) => ({
-    name,
-    median: quantile(times, 0.5),
-    p90: quantile(times, 0.9),
-    p99: quantile(times, 0.99),
-  });
-  const rows = [row("nameq", ours), row("floor", bare)];
-  console.table(
-    rows.map(({ name, ...ms }) => ({
-      name,
-      ...Object.fromEntries(Object.entries(ms).map(([k, v]) => [k, `${v.toFixed(2)} ms`])),
-    })),
-  );
-  const result = {
-    changes: ours.length,
-    nameq: rows[0],
-    floor: rows[1],
-    ratio: { median: rows[0].median / rows[1].median, p99: rows[0].p99 / rows[1].p99 },
-    coldStartToFileMs: coldMs,
-    rssMiB: { a: rss(nodeA), b: rss(nodeB) },
+  let client;
+  let wanted = { text: "", resolve: () => {} };
+  const atClient = (text) =>
+    new Promise((resolve) => {
+      wanted = { text, resolve };
+    });
+  const subscribe = async () => {
+    client = await connect({ stateDir: join(bench.directory, b, "state"), featureDir: own(b) });
+    void (async () => {
+      for await (const { json } of client.changes()) if (json === wanted.text) wanted.resolve(process.hrtime.bigint());
+    })();
+    await sleep(300);
   };
-  console.log(JSON.stringify(result));
-} finally {
-  for (const child of children) child.kill();
-  await sleep(500);
-  rmSync(base, { recursive: true, force: true });
-}
+
+  let n = 0;
+  const measured = (directory, name, seen) => () => change(directory, name, String(++n), seen);
+  const { ours, event, floor } = await bench.turns(
+    {
+      ours: measured(own(a), "bench", inFile(file)),
+      floor: measured(floorFrom, "bench", inFile(join(floorTo, "file"))),
+      event: { before: subscribe, measure: measured(own(a), "bench", atClient), after: () => client.close() },
+    },
+    { count: 100, rounds: 6 },
+  );
+  bench.row("file in B's tree", ours, { floor, target: { ratio: 2, p99Ratio: 4 } });
+  bench.row("event at a NameqClient of B", event, { floor });
+  bench.row("floor: bare Node program", floor);
+  bench.row("memory of A", rssMiB(nodeA.pid), { unit: "MiB" });
+  bench.row("memory of B", rssMiB(nodeB.pid), { unit: "MiB" });
+};
