@@ -23,6 +23,7 @@ import { print } from "./Cli/Output.js";
 import * as Run from "./Cli/Run.js";
 import * as Serve from "./Cli/Serve.js";
 import type { CommandSpec } from "./Cli/Spec.js";
+import * as Status from "./Cli/Status.js";
 import { UsageError, usageError } from "./Cli/UsageError.js";
 
 /** All commands, in the order of the help text. */
@@ -35,6 +36,7 @@ export const specs: ReadonlyArray<CommandSpec> = [
   Monitor.spec,
   Exec.spec,
   Dump.spec,
+  Status.spec,
 ];
 
 /** What the commands need of the process. */
@@ -115,6 +117,7 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
         Monitor.command,
         Exec.command(host.environment),
         Dump.command(host.environment),
+        Status.command,
       ]),
     );
     const directive = yield* Descriptor.parse(root.descriptor, ["nameq", ...line], {

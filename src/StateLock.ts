@@ -94,19 +94,23 @@ interface Candidate {
   owner: boolean;
 }
 
+/**
+ * A path to the lock's directory on which a socket's name still fits into a socket address.
+ */
+const shortPath = (lockDirectory: string, name: string): Effect.Effect<string, Error, Scope.Scope> => {
+  if (Buffer.byteLength(`${lockDirectory}/new-${name}`) <= maxSocketPath) return Effect.succeed(lockDirectory);
+  return Effect.acquireRelease(
+    Effect.try(() => fs.openSync(lockDirectory, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY)),
+    (open) => Effect.sync(() => fs.closeSync(open)),
+  ).pipe(Effect.map((descriptor) => `/proc/self/fd/${descriptor}`));
+};
+
 /** A socket of our own that listens, and is published; its scope takes it back. */
 const publish = Effect.fnUntraced(function* (lockDirectory: string) {
   // not from the Random service: a test's seed must not give two processes one name
   const name = randomBytes(8).toString("hex");
   yield* Effect.try(() => fs.mkdirSync(lockDirectory, { recursive: true, mode: 0o700 }));
-  let reach = lockDirectory;
-  if (Buffer.byteLength(`${lockDirectory}/new-${name}`) > maxSocketPath) {
-    const descriptor = yield* Effect.acquireRelease(
-      Effect.try(() => fs.openSync(lockDirectory, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY)),
-      (open) => Effect.sync(() => fs.closeSync(open)),
-    );
-    reach = `/proc/self/fd/${descriptor}`;
-  }
+  const reach = yield* shortPath(lockDirectory, name);
   const candidate: Candidate = { name, reach, owner: false };
   const server = createServer((socket) => {
     // whoever asked and went away needs no answer
@@ -131,6 +135,13 @@ const publish = Effect.fnUntraced(function* (lockDirectory: string) {
   return candidate;
 });
 
+/** The sockets that are published, but for one's own. */
+const published = (lockDirectory: string, own?: string): ReadonlyArray<string> =>
+  fs
+    .readdirSync(lockDirectory, { withFileTypes: true })
+    .filter((entry) => entry.isSocket() && socketName.test(entry.name) && entry.name !== own)
+    .map((entry) => entry.name);
+
 /** One try: the path of the lock's file, or undefined when it is worth trying again. */
 const attempt = Effect.fnUntraced(function* (directory: string) {
   const lockDirectory = `${directory}/.lock`;
@@ -144,11 +155,7 @@ const attempt = Effect.fnUntraced(function* (directory: string) {
   );
   if (me === undefined) return undefined;
   let others = yield* Effect.try({
-    try: () =>
-      fs
-        .readdirSync(lockDirectory, { withFileTypes: true })
-        .filter((entry) => entry.isSocket() && socketName.test(entry.name) && entry.name !== me.name)
-        .map((entry) => entry.name),
+    try: () => published(lockDirectory, me.name),
     catch: failed,
   });
   for (;;) {
@@ -219,3 +226,36 @@ export const take = (directory: string): Effect.Effect<StateLock, StateLockError
       ),
     };
   });
+
+/**
+ * Who has the lock of `directory`, without taking it: nobody, somebody who does not answer, or a holder. Fails when this
+ * user may not look.
+ */
+export const holder = (directory: string): Effect.Effect<Holder | "silent" | undefined, StateLockError> =>
+  Effect.gen(function* () {
+    const lockDirectory = `${directory}/.lock`;
+    const names = yield* Effect.try({
+      try: () => published(lockDirectory),
+      catch: (cause) => cause,
+    });
+    if (names.length === 0) return undefined;
+    const reach = yield* shortPath(lockDirectory, names[0]!);
+    const answers = yield* Effect.forEach(names, (name) => ask(`${reach}/${name}`), { concurrency: "unbounded" });
+    let silent = false;
+    for (const answer of answers) {
+      if (typeof answer === "string") silent ||= answer === "silent";
+      else if ("failed" in answer) return yield* Effect.fail(answer.failed);
+      else if (answer.owner) return answer.holder;
+    }
+    return silent ? "silent" : undefined;
+  }).pipe(
+    Effect.scoped,
+    Effect.catchAll((cause) =>
+      typeof cause === "object" &&
+      cause !== null &&
+      "code" in cause &&
+      (cause.code === "ENOENT" || cause.code === "ENOTDIR")
+        ? Effect.succeed(undefined)
+        : new StateLockError({ reason: "Unusable", directory, cause }),
+    ),
+  );

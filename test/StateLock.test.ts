@@ -112,6 +112,33 @@ describe("StateLock", () => {
     }),
   );
 
+  it.scopedLive("names its holder to who only looks, and changes nothing by that", () =>
+    Effect.gen(function* () {
+      const directory = join(yield* temporaryDirectory, "x".repeat(120));
+      fs.mkdirSync(directory);
+      assert.isUndefined(yield* StateLock.holder(directory));
+      assert.deepStrictEqual(fs.readdirSync(directory), []);
+      assert.isUndefined(yield* StateLock.holder(join(directory, "absent")));
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* StateLock.take(directory);
+          assert.include(yield* StateLock.holder(directory), { pid: process.pid });
+          assert.strictEqual(files(directory).length, 1);
+        }),
+      );
+      assert.isUndefined(yield* StateLock.holder(directory));
+
+      const silent = createServer();
+      const link = join(yield* temporaryDirectory, "short");
+      fs.symlinkSync(join(directory, ".lock"), link);
+      yield* Effect.acquireRelease(
+        Effect.promise(() => once(silent.listen(join(link, "f".repeat(16))), "listening")),
+        () => Effect.sync(() => silent.close()),
+      );
+      assert.strictEqual(yield* StateLock.holder(directory), "silent");
+    }),
+  );
+
   it.scopedLive("gives back its descriptors", () =>
     Effect.gen(function* () {
       const directory = join(yield* temporaryDirectory, "x".repeat(120));

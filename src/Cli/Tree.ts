@@ -27,13 +27,20 @@ export const withTree = <A, E, R>(
       ) as Effect.Effect<A, E, R>,
   );
 
-/** Warns of what had to be left out. */
-export const warn = (command: string, problems: ReadonlyArray<Problem>): Effect.Effect<void> =>
-  problems.length === 0
+/** Tells people on standard error. */
+export const say = (command: string, messages: ReadonlyArray<string>): Effect.Effect<void> =>
+  messages.length === 0
     ? Effect.void
-    : Effect.forEach(problems, ({ message }) => Effect.logWarning(message), { discard: true }).pipe(
+    : Effect.forEach(messages, (message) => Effect.logWarning(message), { discard: true }).pipe(
         Effect.provide(Log.layer(command)),
       );
+
+/** Warns of what had to be left out. */
+export const warn = (command: string, problems: ReadonlyArray<Problem>): Effect.Effect<void> =>
+  say(
+    command,
+    problems.map(({ message }) => message),
+  );
 
 /** Names from the command line; `what` is where they stand. */
 export const parseNames = (

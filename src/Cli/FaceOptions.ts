@@ -1,0 +1,13 @@
+/** How the commands for operators are told where a node's HTTP face is. */
+import * as Tree from "./Tree.js";
+import { value } from "./Spec.js";
+
+export const faceOptions = {
+  http: value(
+    "http",
+    "WHERE",
+    "the node's HTTP face: a PORT of this host, ADDRESS:PORT or a URL\ndefault: what the node wrote to DIR/.http of --state-dir",
+  ),
+  httpTokenFile: value("http-token-file", "PATH", "the token that it asks for"),
+  stateDir: Tree.stateDir,
+};
