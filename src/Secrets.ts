@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock";
 import * as Context from "effect/Context";
 import * as Data from "effect/Data";
 import * as Effect from "effect/Effect";
+import { identity } from "effect/Function";
 import * as Layer from "effect/Layer";
 import { createSecretKey } from "node:crypto";
 import * as fs from "node:fs";
@@ -73,18 +74,24 @@ export declare namespace Secrets {
 }
 
 export class Secrets extends Context.Tag("nameq/Secrets")<Secrets, Secrets.Service>() {
-  /** Keys from files and descriptors; descriptors are read once. */
+  /** Keys from files and descriptors; descriptors are read once. `reloading` is put around what SIGHUP asks for. */
   static readonly layer = (options: {
     readonly sign: SecretSource;
     readonly accept: ReadonlyArray<SecretSource>;
-  }): Layer.Layer<Secrets, SecretError> => Layer.scoped(Secrets, make(options.sign, options.accept));
+    readonly reloading?: (reload: Effect.Effect<void>) => Effect.Effect<void>;
+  }): Layer.Layer<Secrets, SecretError> =>
+    Layer.scoped(Secrets, make(options.sign, options.accept, options.reloading ?? identity));
 
   /** Fixed keys. */
   static readonly layerMemory = (keyring: Keyring): Layer.Layer<Secrets> =>
     Layer.succeed(Secrets, { keyring: () => keyring, watch: Effect.never });
 }
 
-const make = Effect.fnUntraced(function* (sign: SecretSource, accept: ReadonlyArray<SecretSource>) {
+const make = Effect.fnUntraced(function* (
+  sign: SecretSource,
+  accept: ReadonlyArray<SecretSource>,
+  reloading: (reload: Effect.Effect<void>) => Effect.Effect<void>,
+) {
   const sources = [sign, ...accept];
   let versions = sources.map(version);
   let keys = yield* Effect.forEach(sources, read);
@@ -118,9 +125,9 @@ const make = Effect.fnUntraced(function* (sign: SecretSource, accept: ReadonlyAr
 
   return {
     keyring: (): Keyring => ({ sign: keys[0]!, accept: keys }),
-    watch: Effect.raceFirst(Clock.sleep(lookMs), hangup.await).pipe(
-      Effect.zipRight(hangup.close),
-      Effect.zipRight(reload),
+    watch: Effect.raceFirst(Effect.as(Clock.sleep(lookMs), reload), Effect.as(hangup.await, reloading(reload))).pipe(
+      Effect.tap(() => hangup.close),
+      Effect.flatten,
       Effect.forever,
     ),
   };

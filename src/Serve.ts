@@ -13,9 +13,11 @@ import * as Daemon from "./Daemon.js";
 import { FeatureSource } from "./FeatureSource.js";
 import { makeDirectories } from "./MakeDirectories.js";
 import { Metrics } from "./Metrics.js";
+import { type NodeState, NodeView } from "./NodeView.js";
 import { type RegistryError, S3Registry } from "./S3Registry.js";
 import { type SecretError, Secrets } from "./Secrets.js";
 import { StateTree, type StateTreeError } from "./StateTree.js";
+import * as SystemdNotify from "./SystemdNotify.js";
 import { type UdpError, UdpTransport } from "./UdpTransport.js";
 
 /** The node cannot be set up on this host. */
@@ -29,17 +31,56 @@ type NodeError = ServeError | StandardStreamError | RegistryError | SecretError 
 const registryLayer = (config: RegistryConfig) =>
   config._tag === "Directory" ? S3Registry.layerDirectory({ directory: config.directory }) : S3Registry.layer(config);
 
+/** What the end of the node means: what is configured, but SIGUSR2 ends it as `keep` has it. */
+const ending = (configured: Daemon.DaemonOptions["onExit"]) => {
+  let onExit = configured;
+  return Effect.acquireRelease(
+    Effect.sync(() => {
+      const onSignal = (): void => {
+        onExit = "keep";
+        process.kill(process.pid, "SIGTERM");
+      };
+      process.on("SIGUSR2", onSignal);
+      return onSignal;
+    }),
+    (onSignal) => Effect.sync(() => process.off("SIGUSR2", onSignal)),
+  ).pipe(Effect.as(() => onExit));
+};
+
+/** One line of what it knows, for `systemctl status`. */
+const statusOf = (view: NodeView): string => {
+  const of = (state: NodeState): number => view.nodes().filter((node) => node.state === state).length;
+  const known = `${of("alive")} other nodes alive, ${of("silent")} silent`;
+  return [view.ready ? known : "looking for the fleet", ...view.conditions().map(({ message }) => message)].join("; ");
+};
+
 /** The node on a socket that is there already. */
 const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, NodeError, UdpTransport | Metrics> =>
-  Effect.provide(
-    Daemon.run({ onExit: config.onExit }),
-    Layer.mergeAll(
+  Effect.gen(function* () {
+    // ends last: it tells of all before it
+    const notify = yield* SystemdNotify.make(process.env);
+    const onExit = yield* ending(config.onExit);
+    const view = new NodeView();
+    const options = {
+      get onExit() {
+        return onExit();
+      },
+      view,
+    };
+    const services = Layer.mergeAll(
       registryLayer(config.registry),
       FeatureSource.layer({ directory: config.featureDir, features: config.features }),
       StateTree.layer({ directory: config.stateDir }),
-      Secrets.layer({ sign: config.secret, accept: config.acceptSecrets }),
-    ),
-  );
+      Secrets.layer({ sign: config.secret, accept: config.acceptSecrets, reloading: notify.reloading }),
+    );
+    return yield* Effect.all(
+      [
+        Effect.provide(Daemon.run(options), services),
+        notify.run({ whenReady: view.whenReady, status: () => statusOf(view) }),
+      ],
+      { concurrency: "unbounded", discard: true },
+    ).pipe(Effect.zipRight(Effect.never));
+  }).pipe(Effect.scoped);
 
 /** The first unicast, non-loopback address of the interfaces. */
 const guessAddress: Effect.Effect<Address.Address, ServeError> = Effect.suspend(() => {

@@ -184,17 +184,17 @@ describe("nameq serve", () => {
     assert.deepStrictEqual(readdirSync(join(directory, "127.0.0.2/state/.tmp")), []);
   });
 
-  it("keeps tree and peers for an upgrade with --on-exit keep", async () => {
+  it.each([
+    { way: "SIGTERM with --on-exit keep", options: ["--on-exit", "keep"], signal: "SIGTERM" },
+    { way: "SIGUSR2", options: [], signal: "SIGUSR2" },
+  ] as const)("keeps tree and peers for a restart, by $way", async ({ options, signal }) => {
     const directory = fleet();
-    const [a, b] = [
-      new Node(directory, "127.0.0.2").start("--on-exit", "keep"),
-      new Node(directory, "127.0.0.3").start(),
-    ];
+    const [a, b] = [new Node(directory, "127.0.0.2").start(...options), new Node(directory, "127.0.0.3").start()];
     a.set("x", "1");
     b.set("y", "2");
     await b.shows("x/127.0.0.2", "1\n");
     await a.shows("y/127.0.0.3", "2\n");
-    a.child!.kill("SIGTERM");
+    a.child!.kill(signal);
     assert.strictEqual(await a.ended, 0);
     await sleep(200);
     assert.deepStrictEqual(a.shown(), { "x/127.0.0.1": "1\n", "y/127.0.0.3": "2\n" });

@@ -113,7 +113,10 @@ export const spec: CommandSpec = {
     ["Log", log],
     ["Development", dev],
   ],
-  notes: ["Secret files are read again when they change and at SIGHUP."],
+  notes: [
+    "Secret files are read again when they change and at SIGHUP. SIGTERM and SIGINT end the node as --on-exit says,\nSIGUSR2 as --on-exit keep: for a restart that nobody sees.",
+    "Under systemd it says when it is ready, alive, reloading and stopping (Type=notify, NotifyAccess=all).",
+  ],
   examples: [
     ["nameq serve --dev", "try it here, in two terminals"],
     [
