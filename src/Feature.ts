@@ -12,8 +12,21 @@ export const FeatureName = Schema.String.pipe(
 ).annotations({ identifier: "FeatureName" });
 export type FeatureName = typeof FeatureName.Type;
 
+/** 1 for the characters that `namePattern` allows. A table, because every name of every datagram is looked at. */
+const nameCharacters = new Uint8Array(128);
+for (const character of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+  nameCharacters[character.charCodeAt(0)] = 1;
+}
+
 /** Whether `name` may be a feature's name, and so a directory's name in the tree. */
-export const isFeatureName = (name: string): name is FeatureName => namePattern.test(name);
+export const isFeatureName = (name: string): name is FeatureName => {
+  if (name.length === 0 || name.length > 255) return false;
+  for (let at = 0; at < name.length; at++) {
+    const code = name.charCodeAt(at);
+    if (code >= 128 || nameCharacters[code] === 0) return false;
+  }
+  return true;
+};
 
 /** A feature's value: canonical JSON text (see `Json`), never a JavaScript number. */
 export type FeatureValue = string & Brand.Brand<"nameq/FeatureValue">;
@@ -62,29 +75,33 @@ export interface ParsedSet {
   readonly refused: ReadonlyArray<string>;
 }
 
+/** What a set may keep alive of the text that it was read from beside its own, characters. */
+const slack = 512;
+
 /**
  * Reads the JSON object at `scanner.at` as a feature set, and moves past it. A member with a bad name is refused alone;
- * a fault refuses the whole. Values are slices of one copy of the object's text, so the document is not kept alive.
+ * a fault refuses the whole. All that the set holds are slices of one text: the scanner's, or, where that is much more
+ * than the set, a copy.
  */
 export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "too-many" => {
+  const { text: whole } = scanner;
   const start = scanner.at;
-  const bounds: Array<{
-    readonly name: FeatureName;
-    readonly from: number;
-    readonly to: number;
-    readonly loose: boolean;
-  }> = [];
+  const entries = new Map<FeatureName, FeatureValue>();
   const refused: Array<string> = [];
   let members = 0;
+  let named = 0;
   const looseBefore = scanner.loose;
-  const ok = scanner.skipMembers(-1, (key) => {
+  const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
     members++;
     const from = scanner.at;
     scanner.loose = false;
     if (!scanner.skipValue()) return false;
-    const name = Json.unquote(key);
+    let name = whole.slice(keyAt + 1, keyEnd - 1);
+    if (name.includes("\\")) name = Json.unquote(whole.slice(keyAt, keyEnd));
     if (isFeatureName(name)) {
-      if (bounds.length <= maxFeatures) bounds.push({ name, from, to: scanner.at, loose: scanner.loose });
+      if (++named > maxFeatures) return true;
+      const raw = whole.slice(from, scanner.at);
+      entries.set(name, FeatureValue(scanner.loose ? Json.canonical(raw) : raw));
     } else if (refused.length < 8) {
       refused.push(name.slice(0, 64));
     }
@@ -92,13 +109,11 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
   });
   scanner.loose = looseBefore;
   if (!ok) return scanner.fault();
-  if (bounds.length > maxFeatures) return "too-many";
+  if (named > maxFeatures) return "too-many";
   if (members === 0) return { set: empty, refused };
-  const text = Buffer.from(scanner.text.slice(start, scanner.at)).toString();
-  const entries = new Map<FeatureName, FeatureValue>();
-  for (const { name, from, to, loose } of bounds) {
-    const raw = text.slice(from - start, to - start);
-    entries.set(name, FeatureValue(loose ? Json.canonical(raw) : raw));
+  const text = whole.slice(start, scanner.at);
+  if (whole.length > 2 * text.length + slack) {
+    return scanSet(new Json.Scanner(Buffer.from(text).toString(), 0, scanner.depthLimit));
   }
   return { set: { text, entries }, refused };
 };

@@ -25,6 +25,19 @@ export const isFault = (value: unknown): value is JsonFault =>
 const isDigit = (code: number): boolean => code >= 48 && code <= 57;
 const isHex = (code: number): boolean => isDigit(code) || (code >= 97 && code <= 102) || (code >= 65 && code <= 70);
 
+/** What a character means inside a string: most of a document is read by these. */
+const plain = 0;
+const quote = 1;
+const backslash = 2;
+/** Valid, and written as an escape in the canonical form. */
+const loose = 3;
+const control = 4;
+const kinds = new Uint8Array(128);
+kinds.fill(control, 0, 32);
+kinds[34] = quote;
+kinds[92] = backslash;
+for (const code of [38, 60, 62]) kinds[code] = loose;
+
 /**
  * A strict scanner over one text (RFC 8259). Each `skip…` moves `at` past what it names and answers false at the first
  * fault, leaving `at` there. `loose` becomes true when something between two calls was not in canonical form.
@@ -69,16 +82,24 @@ export class Scanner {
 
   skipString(): boolean {
     const text = this.text;
+    const end = text.length;
     let at = this.at;
     if (text.charCodeAt(at) !== 34) return false;
     at++;
-    for (;;) {
+    while (at < end) {
       const code = text.charCodeAt(at);
-      if (code === 34) {
+      const kind = code < 128 ? kinds[code] : code === 0x2028 || code === 0x2029 ? loose : plain;
+      if (kind === plain) {
+        at++;
+      } else if (kind === quote) {
         this.at = at + 1;
         return true;
-      }
-      if (code === 92) {
+      } else if (kind === loose) {
+        this.loose = true;
+        at++;
+      } else if (kind === control) {
+        break;
+      } else {
         const escape = text.charCodeAt(at + 1);
         if (escape === 117) {
           for (let i = 2; i < 6; i++) {
@@ -103,21 +124,20 @@ export class Scanner {
           this.at = at + 1;
           return false;
         }
-      } else if (code >= 32) {
-        if (code === 60 || code === 62 || code === 38 || code === 0x2028 || code === 0x2029) this.loose = true;
-        at++;
-      } else {
-        // a control character, or NaN past the end of the text
-        this.at = at;
-        return false;
       }
     }
+    this.at = at;
+    return false;
   }
 
   private skipDigits(): boolean {
-    const from = this.at;
-    while (isDigit(this.text.charCodeAt(this.at))) this.at++;
-    return this.at > from;
+    const text = this.text;
+    const end = text.length;
+    let at = this.at;
+    while (at < end && isDigit(text.charCodeAt(at))) at++;
+    const some = at > this.at;
+    this.at = at;
+    return some;
   }
 
   private skipNumber(): boolean {
@@ -175,10 +195,10 @@ export class Scanner {
   }
 
   /**
-   * Skips an object. At each value `onMember` is called with the raw key (with its quotes): it moves past the value,
-   * which `skipValue` does, and answers false at a fault.
+   * Skips an object. At each value `onMember` is called with where its raw key (with its quotes) starts and ends: it
+   * moves past the value, which `skipValue` does, and answers false at a fault.
    */
-  skipMembers(depth: number, onMember?: (key: string) => boolean): boolean {
+  skipMembers(depth: number, onMember?: (keyAt: number, keyEnd: number) => boolean): boolean {
     if (depth >= this.depthLimit) {
       this.tooDeep = true;
       return false;
@@ -193,8 +213,7 @@ export class Scanner {
       this.skipSpace();
       if (!this.take(58)) return false;
       this.skipSpace();
-      const ok = onMember === undefined ? this.skipValue(depth + 1) : onMember(this.text.slice(keyAt, keyEnd));
-      if (!ok) return false;
+      if (!(onMember === undefined ? this.skipValue(depth + 1) : onMember(keyAt, keyEnd))) return false;
       this.skipSpace();
       if (this.take(125)) return true;
       if (!this.take(44)) return false;

@@ -130,8 +130,8 @@ const scanUnchanged = (text: string, known: KnownFeatures): Announcement | undef
   let end = at;
   if (features.entries.size > 0) {
     const from = at + featuresHead.length;
-    if (!text.startsWith(featuresHead, at) || !text.startsWith(features.text, from)) return undefined;
     end = from + features.text.length;
+    if (!text.startsWith(featuresHead, at) || text.slice(from, end) !== features.text) return undefined;
   }
   const remarks = remarksOf(text.slice(end));
   return remarks && { address, timeNs: BigInt(text.slice(timeAt, at)), features, refused: none, remarks };
@@ -170,7 +170,8 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   /** A member that we know, of another type than it has. */
   let mistyped = false;
   scanner.skipSpace();
-  const ok = scanner.skipMembers(-1, (key) => {
+  const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
+    const key = text.slice(keyAt, keyEnd);
     const from = scanner.at;
     if (key === '"features"' && text.charCodeAt(from) === 123) {
       const set = Feature.scanSet(scanner);

@@ -26,7 +26,8 @@ export const decode = (body: string): RegistryContent | undefined => {
   let timeNs: bigint | undefined;
   let parsed: Feature.ParsedSet = { set: Feature.empty, refused: [] };
   scanner.skipSpace();
-  const ok = scanner.skipMembers(-1, (key) => {
+  const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
+    const key = body.slice(keyAt, keyEnd);
     const from = scanner.at;
     if (key === '"features"' && body.charCodeAt(from) === 123) {
       const set = Feature.scanSet(scanner);
