@@ -5,7 +5,7 @@
 import type * as Brand from "effect/Brand";
 import * as ParseResult from "effect/ParseResult";
 import * as Schema from "effect/Schema";
-import { BlockList, isIP, isIPv4, SocketAddress } from "node:net";
+import { isIP, SocketAddress } from "node:net";
 
 /** Canonical text of an IPv4 or IPv6 address (RFC 5952, lower case, no zone). */
 export type Address = string & Brand.Brand<"nameq/Address">;
@@ -35,33 +35,33 @@ export const Address = Schema.transformOrFail(Schema.String, Schema.String as un
 }).annotations({ identifier: "Address" });
 
 /** 4 or 6. */
-export const family = (address: Address): 4 | 6 => (isIPv4(address) ? 4 : 6);
+export const family = (address: Address): 4 | 6 => (address.includes(":") ? 6 : 4);
 
-const never = new BlockList();
-never.addSubnet("0.0.0.0", 8);
-never.addSubnet("169.254.0.0", 16);
-never.addSubnet("224.0.0.0", 3); // multicast, reserved, broadcast
-never.addAddress("::", "ipv6");
-never.addSubnet("fe80::", 10, "ipv6");
-never.addSubnet("ff00::", 8, "ipv6");
+/** The first byte of an IPv4 address. */
+const firstByte = (address: Address): number => Number(address.slice(0, address.indexOf(".")));
 
-const loopback = new BlockList();
-loopback.addSubnet("127.0.0.0", 8);
-loopback.addAddress("::1", "ipv6");
+/** The first 16 bits of an IPv6 address. */
+const firstGroup = (address: Address): number => Number.parseInt(address.slice(0, address.indexOf(":")) || "0", 16);
 
-const within = (list: BlockList, address: Address): boolean =>
-  list.check(address, family(address) === 4 ? "ipv4" : "ipv6");
+/** 0.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 (multicast, reserved, broadcast), ::, fe80::/10, ff00::/8. */
+const isNever = (address: Address): boolean => {
+  if (family(address) === 4) {
+    const first = firstByte(address);
+    return first === 0 || first >= 224 || address.startsWith("169.254.");
+  }
+  const first = firstGroup(address);
+  return address === "::" || (first & 0xffc0) === 0xfe80 || first >= 0xff00;
+};
 
 /** True for 127.0.0.0/8 and ::1. */
-export const isLoopback = (address: Address): boolean => within(loopback, address);
+export const isLoopback = (address: Address): boolean => address.startsWith("127.") || address === "::1";
 
 /**
  * Whether `address` may be a node: unicast, not unspecified, link-local, multicast, broadcast or IPv4-mapped; and not
  * 127.0.0.1, which names own features in every tree. Loopback addresses are for nodes on loopback: see `mayBePeer`.
  */
 export const mayBeNode = (address: Address): boolean =>
-  // a block list takes an IPv4 address for its IPv4-mapped one, so the mapped ones cannot be in it
-  address !== ownHost && !address.startsWith("::ffff:") && !within(never, address);
+  address !== ownHost && !address.startsWith("::ffff:") && !isNever(address);
 
 /** Whether a node at `own` may have a peer at `address`: loopback peers only when `own` is loopback too. */
 export const mayBePeer = (address: Address, own: Address): boolean =>

@@ -149,6 +149,9 @@ const asleepMs = 10_000;
 /** A put that takes so long, ms, was tried more than once; it is put again after the same time. */
 const slowPutMs = 5_000;
 
+/** Peers are looked at together, every so many ms, so that many of them make few wake-ups. */
+const lookGridMs = 1_000;
+
 /** A clock that seems off for so long, ms, is off. Shorter than the shortest heartbeat. */
 const offForMs = 10_000;
 
@@ -468,7 +471,7 @@ export class Membership {
       answeredMs: now.monoMs,
     };
     this.known.set(address, peer);
-    this.schedule(peer, Math.min(now.monoMs + this.settings.silentMs, heardMs + this.settings.expiryMs));
+    this.schedule(peer, now.monoMs + this.settings.silentMs);
     if (this.reachable(address)) this.announceTo([address], now, { ask });
     return peer;
   }
@@ -507,7 +510,10 @@ export class Membership {
     this.startRegistry(now);
   }
 
-  private schedule(peer: MutablePeer, dueMs: number): void {
+  /** Looks at a peer soon after `lookMs`, and at the moment when it expires. */
+  private schedule(peer: MutablePeer, lookMs: number): void {
+    const togetherMs = Math.ceil(lookMs / lookGridMs) * lookGridMs;
+    const dueMs = Math.min(togetherMs, peer.heardMs + this.settings.expiryMs);
     this.timers.push(dueMs, { peer, timer: ++peer.timer });
   }
 
@@ -540,7 +546,7 @@ export class Membership {
       this.get(peer.address);
       next = now.monoMs + this.between(this.settings.silentGetMs);
     }
-    this.schedule(peer, Math.min(next, expiresMs));
+    this.schedule(peer, next);
   }
 
   /**

@@ -16,7 +16,7 @@ import { Prng } from "./Prng.js";
 import type { RegistryContent } from "./RegistryObject.js";
 import type { RegistryReason } from "./S3Registry.js";
 import type { Settings } from "./Settings.js";
-import { FaultModel } from "./SimulatedNetwork.js";
+import { type Delivery, FaultModel } from "./SimulatedNetwork.js";
 import { addressOf, type MakeWorld, maxLinesAnHour, type OnShown, type World } from "./Simulation.js";
 import { requestMs, type Violation } from "./Witness.js";
 
@@ -465,20 +465,39 @@ export class PureFleet {
   }
 
   send(from: Address, to: ReadonlyArray<Address>, announcement: Announcement): void {
+    /** Who gets it after how many ms: one happening for all of them. */
+    const together = new Map<number, Array<Address>>();
     for (const each of to) {
       const decision = this.faults.decide(from, each);
       if (typeof decision === "string") continue;
-      // the process that took the first copy
-      let taken: unknown;
-      for (const { corruptedAt, delayMs } of decision) {
-        if (corruptedAt !== undefined) continue;
-        this.agenda.plan(this.agenda.nowMs + delayMs, () => {
-          this.delivered++;
-          const by = this.byAddress.get(each)?.receive(from, announcement);
-          if (by !== undefined && by === taken) this.takenTwice++;
-          taken ??= by;
-        });
+      const [first, second] = decision;
+      if (second !== undefined) this.sendDouble(from, each, announcement, decision);
+      else if (first!.corruptedAt === undefined) {
+        const others = together.get(first!.delayMs);
+        if (others === undefined) together.set(first!.delayMs, [each]);
+        else others.push(each);
       }
+    }
+    for (const [delayMs, readers] of together) {
+      this.agenda.plan(this.agenda.nowMs + delayMs, () => {
+        this.delivered += readers.length;
+        for (const each of readers) this.byAddress.get(each)?.receive(from, announcement);
+      });
+    }
+  }
+
+  /** Only one of two copies may count as news to one process. */
+  private sendDouble(from: Address, to: Address, announcement: Announcement, copies: ReadonlyArray<Delivery>): void {
+    // the process that took the first copy
+    let taken: unknown;
+    for (const { corruptedAt, delayMs } of copies) {
+      if (corruptedAt !== undefined) continue;
+      this.agenda.plan(this.agenda.nowMs + delayMs, () => {
+        this.delivered++;
+        const by = this.byAddress.get(to)?.receive(from, announcement);
+        if (by !== undefined && by === taken) this.takenTwice++;
+        taken ??= by;
+      });
     }
   }
 }

@@ -45,7 +45,7 @@ class Pairs<A> {
   private readonly rows = new Map<Address, Map<Address, A>>();
 
   get(from: Address, to: Address): A | undefined {
-    return this.rows.get(from)?.get(to);
+    return this.rows.size === 0 ? undefined : this.rows.get(from)?.get(to);
   }
 
   set(from: Nodes, to: Nodes, value: A): void {
@@ -133,20 +133,31 @@ export class FaultModel {
     const { prng } = this;
     const lost = prng.float();
     const duplicated = prng.float();
-    const draws = [prng.float(), prng.float(), prng.float(), prng.float()] as const;
+    const delay = prng.float();
+    const damage = prng.float();
+    const secondDelay = prng.float();
+    const secondDamage = prng.float();
     if (this.cuts.get(from, to) === true) return "cut";
     if (this.groups !== undefined && this.groups.get(from) !== this.groups.get(to)) return "partition";
     const link = this.links.get(from, to) ?? this.link;
     if (lost < link.loss) return "loss";
-    const first = delivery(link, draws[0], draws[1]);
-    return duplicated < link.duplication ? [first, delivery(link, draws[2], draws[3])] : [first];
+    const first = delivery(link, delay, damage);
+    if (duplicated < link.duplication) return [first, delivery(link, secondDelay, secondDamage)];
+    return first.corruptedAt === undefined ? alone(first) : [first];
   }
 }
 
-const delivery = ({ delayMs: [least, most], corruption }: Link, delay: number, damage: number): Delivery => ({
-  delayMs: least + Math.floor(delay * (most - least + 1)),
-  corruptedAt: damage < corruption ? damage / corruption : undefined,
-});
+const delivery = ({ delayMs, corruption }: Link, delay: number, damage: number): Delivery => {
+  const [least, most] = delayMs;
+  const afterMs = least + Math.floor(delay * (most - least + 1));
+  return damage < corruption ? { delayMs: afterMs, corruptedAt: damage / corruption } : intact(afterMs);
+};
+
+/** The same few for most packets of a run. */
+const intact = (delayMs: number): Delivery => (intacts[delayMs] ??= { delayMs, corruptedAt: undefined });
+const intacts: Array<Delivery> = [];
+const alone = (first: Delivery): ReadonlyArray<Delivery> => (alones[first.delayMs] ??= [first]);
+const alones: Array<ReadonlyArray<Delivery>> = [];
 
 /** A copy of `bytes` with the bit at `at` (0 <= at < 1 of the length) flipped. */
 export const corrupt = (bytes: Buffer, at: number): Buffer => {

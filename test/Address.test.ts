@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest";
 import * as fc from "effect/FastCheck";
+import { BlockList } from "node:net";
 import * as Address from "../src/Address.js";
 
 const own = Address.parse("10.0.0.1")!;
@@ -50,6 +51,46 @@ describe("Address", () => {
     for (const text of ["10.0.0.2", "192.168.1.1", "8.8.8.8", "fd77::1", "2001:db8::1"]) {
       assert.isTrue(Address.mayBePeer(Address.parse(text)!, own), text);
     }
+  });
+
+  it("agrees with Node's own block lists about every kind of address", () => {
+    const never = new BlockList();
+    never.addSubnet("0.0.0.0", 8);
+    never.addSubnet("169.254.0.0", 16);
+    never.addSubnet("224.0.0.0", 3);
+    never.addAddress("::", "ipv6");
+    never.addSubnet("fe80::", 10, "ipv6");
+    never.addSubnet("ff00::", 8, "ipv6");
+    const loopback = new BlockList();
+    loopback.addSubnet("127.0.0.0", 8);
+    loopback.addAddress("::1", "ipv6");
+    const byte = fc.integer({ min: 0, max: 255 });
+    const v4 = fc.tuple(fc.oneof(byte, fc.constantFrom(0, 127, 169, 223, 224, 255)), fc.oneof(byte, fc.constant(254)));
+    const group = fc.constantFrom("0", "1", "7f", "fe7f", "fe80", "febf", "fec0", "fdff", "feff", "ff00", "ffff", "ff");
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          v4.map(([a, b]) => `${a}.${b}.3.4`),
+          fc.tuple(group, group).map(([a, b]) => `${a}::${b}`),
+          group.map((a) => `${a}:1:2:3:4:5:6:7`),
+          fc.ipV6(),
+          fc.constantFrom("::", "::1", "::2", "1::"),
+        ),
+        (text) => {
+          const address = Address.parse(text)!;
+          if (address.startsWith("::ffff:")) return;
+          const family = address.includes(":") ? "ipv6" : "ipv4";
+          assert.strictEqual(Address.family(address), family === "ipv6" ? 6 : 4);
+          assert.strictEqual(Address.isLoopback(address), loopback.check(address, family), address);
+          assert.strictEqual(
+            Address.mayBeNode(address),
+            address !== "127.0.0.1" && !never.check(address, family),
+            address,
+          );
+        },
+      ),
+      { numRuns: 2_000 },
+    );
   });
 
   it("lets loopback addresses be peers only of a node on loopback, and never 127.0.0.1", () => {

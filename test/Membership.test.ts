@@ -589,6 +589,21 @@ describe("registry", () => {
     assert.isAtLeast(listings(600, false), 12);
   });
 
+  it("wakes up no more than once a second, however many peers it watches", () => {
+    const bench = new Bench();
+    bench.start();
+    let woken = 0;
+    for (let i = 0; i < 120_000; i += 50) {
+      // 600 peers, each heard every 30 seconds
+      bench.hear(bench.say(address(`10.1.${(i / 50) % 3}.${((i / 150) % 200) | 0}`), set({})));
+      const before = bench.membership.deadlineMs;
+      bench.advance(50);
+      if (before <= bench.monoMs) woken++;
+    }
+    assert.isAbove(bench.membership.peers.size, 500);
+    assert.isBelow(woken, 130);
+  });
+
   it("keeps peers that it hears when a listing shows none of them, and says so", () => {
     const bench = new Bench();
     bench.start();
