@@ -6,7 +6,7 @@
  *   It halves the start. Another version of Node goes without.
  * - `aws-HASH.cjs`: the AWS SDK, loaded when a node with a bucket starts.
  *
- * `THIRD-PARTY.txt` has the licences of what is bundled.
+ * `THIRD-PARTY.txt` has the licences of what is bundled, `nameq.service` is the unit for systemd.
  *
  * Safe to run twice at once: files are renamed into place, the loader last.
  */
@@ -150,6 +150,7 @@ const stray = Object.keys(bundle.metafile.inputs).find((input) => /node_modules\
 if (stray !== undefined) throw new Error(`${stray} is in the program's own file; load it with the SDK`);
 const program = emit("program", bundle);
 put("THIRD-PARTY.txt", licences([bundle, sdk]));
+put("nameq.service", fs.readFileSync(path.join(root, "src/systemd/nameq.service")));
 
 const work = fs.mkdtempSync(path.join(tmpdir(), "nameq-build-"));
 const cacheFile = `${program}-${process.version}-${process.arch}.cache`;

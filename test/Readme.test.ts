@@ -136,6 +136,9 @@ describe("the README", () => {
           "--rm",
           "--volumes-from",
           "--ignore-scripts",
+          "--global",
+          "--system",
+          "--now",
         ].includes(option)
       )
         continue;
