@@ -154,6 +154,8 @@ export const run = (
     };
     const { view } = options;
     const settled = yield* Effect.makeLatch(false);
+    metrics.gauge("registry_reads_pending", () => reads.unsafeSize().pipe(Option.getOrElse(() => 0)));
+    metrics.gauge("log_lines_pending", () => log.unsafeSize().pipe(Option.getOrElse(() => 0)));
     const started = yield* Effect.makeLatch(false);
     const alarm = { latch: yield* Effect.makeLatch(false), atMs: Number.POSITIVE_INFINITY };
 
@@ -219,11 +221,14 @@ export const run = (
     };
 
     const accepted = metrics.cell("announcements_accepted");
+    const propagation = metrics.histogram("propagation");
     const receiveOne = (datagram: Datagram, now: Instant): void => {
       const decoded = Packet.decode(secrets.keyring(), datagram.bytes, membership.knownFeatures);
       if (Packet.isPacketFault(decoded)) return drop(decoded, datagram.source, now.monoMs);
       const actions = step({ _tag: "Received", source: datagram.source, announcement: decoded }, now);
-      if (!actions.some(({ _tag }) => _tag === "Drop")) accepted.value++;
+      if (actions.some(({ _tag }) => _tag === "Drop")) return;
+      accepted.value++;
+      propagation.observe(Number(now.wallNs - decoded.timeNs) / 1e9);
     };
 
     const receiving = started.await.pipe(
@@ -263,6 +268,12 @@ export const run = (
       ),
     );
 
+    const send = (to: ReadonlyArray<Address>, bytes: Buffer): Effect.Effect<void> =>
+      Effect.map(transport.send(to, bytes), ({ sent }) => {
+        if (to.length > 0) metrics.add("announcements_sent");
+        metrics.add("datagrams_sent_bytes", "", sent * bytes.length);
+      });
+
     let oversized = false;
     const announce = Effect.suspend(() => {
       const asked = [...outgoing.asked];
@@ -297,9 +308,9 @@ export const run = (
         );
       }
       if (oversized) return Effect.void;
-      if (asked.length === 0) return transport.send(told, bytes);
+      if (asked.length === 0) return send(told, bytes);
       const question = Packet.encode(key, { ...announcement, remarks: { version, ask: true, leaving } });
-      return Effect.zipRight(transport.send(asked, question), transport.send(told, bytes));
+      return Effect.zipRight(send(asked, question), send(told, bytes));
     });
     const announcing = Effect.forever(Effect.zipRight(outgoing.latch.await, announce));
 

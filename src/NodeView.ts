@@ -297,7 +297,8 @@ export class NodeView {
     return this.viewed;
   }
 
-  private unixMs(): number {
+  /** Unix ms by the node's clock; 0 before it runs. */
+  unixMs(): number {
     return this.viewed === undefined ? 0 : Number(this.viewed.instant().wallNs / 1_000_000n);
   }
 }

@@ -8,6 +8,7 @@ import * as Context from "effect/Context";
 import * as Data from "effect/Data";
 import * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
 import * as Layer from "effect/Layer";
 import * as Option from "effect/Option";
 import { Metrics } from "./Metrics.js";
@@ -132,6 +133,20 @@ const maxNameBytes = 255;
 const isObjectName = (name: string): boolean =>
   /^[^./\0][^/\0]*$/.test(name) && Buffer.byteLength(name) <= maxNameBytes;
 
+/** Tells how long an effect took, unless it was interrupted. */
+const timed =
+  (tell: (outcome: "ok" | "error", seconds: number) => void) =>
+  <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.clockWith((clock) => {
+      const startNs = clock.unsafeCurrentTimeNanos();
+      return Effect.onExit(effect, (exit) =>
+        Effect.sync(() => {
+          const outcome = Exit.isSuccess(exit) ? "ok" : "error";
+          if (!Exit.isInterrupted(exit)) tell(outcome, Number(clock.unsafeCurrentTimeNanos() - startNs) / 1e9);
+        }),
+      );
+    });
+
 /** Checks names and texts, says in errors what failed, and counts. */
 const serve = (
   backend: Backend,
@@ -148,6 +163,7 @@ const serve = (
         onCall(operation);
         return effect;
       }).pipe(
+        timed((outcome, seconds) => metrics.histogram("registry_request", `${operation}:${outcome}`).observe(seconds)),
         Effect.mapError((failure) => new RegistryError({ ...failure, operation, key: backend.description + name })),
         Effect.tapError(({ reason }) => Effect.sync(() => metrics.add("registry_errors", `${operation}:${reason}`))),
       );

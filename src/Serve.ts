@@ -8,9 +8,11 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as Address from "./Address.js";
 import { print, type StandardStreamError } from "./Cli/Output.js";
-import type { DevConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
+import type { DevConfig, HttpConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
 import * as Daemon from "./Daemon.js";
 import { FeatureSource } from "./FeatureSource.js";
+import type { HttpError } from "./Http.js";
+import { urlOf } from "./Http/Url.js";
 import { makeDirectories } from "./MakeDirectories.js";
 import { Metrics } from "./Metrics.js";
 import { type NodeState, NodeView } from "./NodeView.js";
@@ -26,7 +28,7 @@ export class ServeError extends Data.TaggedError("ServeError")<{
   readonly cause?: unknown;
 }> {}
 
-type NodeError = ServeError | StandardStreamError | RegistryError | SecretError | StateTreeError | UdpError;
+type NodeError = HttpError | ServeError | StandardStreamError | RegistryError | SecretError | StateTreeError | UdpError;
 
 const registryLayer = (config: RegistryConfig) =>
   config._tag === "Directory" ? S3Registry.layerDirectory({ directory: config.directory }) : S3Registry.layer(config);
@@ -54,6 +56,16 @@ const statusOf = (view: NodeView): string => {
   return [view.ready ? known : "looking for the fleet", ...view.conditions().map(({ message }) => message)].join("; ");
 };
 
+/** Opens the HTTP face, whose modules are loaded here and by nobody else. */
+const face = (config: Pick<NodeConfig, "stateDir">, http: HttpConfig, view: NodeView) =>
+  Effect.gen(function* () {
+    const Http = yield* Effect.promise(() => import("./Http.js"));
+    const { address, port } = yield* UdpTransport;
+    const { description } = yield* S3Registry;
+    const { stateDir } = config;
+    return yield* Http.make({ ...http, stateDir, view, address, port, registry: description });
+  });
+
 /** The node on a socket that is there already. */
 const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, NodeError, UdpTransport | Metrics> =>
   Effect.gen(function* () {
@@ -73,9 +85,13 @@ const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, Nod
       StateTree.layer({ directory: config.stateDir }),
       Secrets.layer({ sign: config.secret, accept: config.acceptSecrets, reloading: notify.reloading }),
     );
+    const run = Effect.scoped(
+      Effect.zipRight(config.http === undefined ? Effect.void : face(config, config.http, view), Daemon.run(options)),
+    );
     return yield* Effect.all(
       [
-        Effect.provide(Daemon.run(options), services),
+        // the state directory is ours alone before the face leaves its URL there
+        Effect.provide(run, services),
         notify.run({ whenReady: view.whenReady, status: () => statusOf(view) }),
       ],
       { concurrency: "unbounded", discard: true },
@@ -177,7 +193,8 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
         ? freeLoopback(config.port)
         : UdpTransport.layer({ address: config.address, port: config.port });
     return yield* Effect.gen(function* () {
-      const { address } = yield* UdpTransport;
+      const { address, port } = yield* UdpTransport;
+      const http = config.http === "off" ? undefined : { listen: { host: address, port }, ...config.http };
       const featureDir = config.featureDir ?? path.join(directory, address, "features");
       const stateDir = config.stateDir ?? path.join(directory, address, "state");
       const tree = path.join(stateDir, "features");
@@ -187,7 +204,7 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
         `
   nameq development node ${address}
 
-  its tree       ${tree}
+  its tree       ${tree}${http === undefined || http.listen.port === 0 ? "" : `\n  its page       ${urlOf(http.listen)}`}
   offer          ${program()} feature --feature-dir ${quoted(featureDir)} hello '"world"'
   see            grep -r . ${quoted(tree)}
   a second node  run this command again in another terminal
@@ -195,8 +212,10 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
 
 `,
       );
+      const { http: _, ...rest } = config;
       return yield* node({
-        ...config,
+        ...rest,
+        ...(http !== undefined && { http }),
         featureDir,
         stateDir,
         secret,

@@ -145,6 +145,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     const empty = new Map<FeatureName, number>();
     /** Hosts whose wish may not stand yet, by the number of the first such wish: the oldest first. */
     const dirty = new Map<Address.Address, number>();
+    metrics.gauge("tree_hosts_pending", () => dirty.size);
+    const writeTime = metrics.histogram("tree_write");
     const nudge = yield* Effect.makeLatch(false);
     const waiting = new Set<{ readonly for: number; readonly resume: () => void }>();
     /** What fails now, by error code. */
@@ -259,6 +261,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     };
 
     const write = (path: string, text: string): void => {
+      const startMs = now();
       if (leftover) removeTemporary();
       leftover = true;
       try {
@@ -269,6 +272,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         if (leftover) removeTemporary();
       }
       metrics.add("tree_writes");
+      writeTime.observe((now() - startMs) / 1000);
     };
 
     const remove = (path: string): void => {

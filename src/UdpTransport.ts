@@ -286,6 +286,7 @@ class Inbox {
   private readonly maxPendingBytes: number;
 
   private readonly received: Cell;
+  private readonly receivedBytes: Cell;
   private readonly full: Cell;
 
   /** `soon` calls its argument when a waiting consumer should run. */
@@ -295,14 +296,17 @@ class Inbox {
     private readonly soon: (wake: () => void) => void,
   ) {
     this.received = metrics.cell("datagrams_received");
+    this.receivedBytes = metrics.cell("datagrams_received_bytes");
     this.full = metrics.cell("datagrams_dropped", "buffer-full");
     this.maxPending = limits.maxPending ?? 4096;
     this.maxPendingBytes = limits.maxPendingBytes ?? 8 * 1024 * 1024;
+    metrics.gauge("datagrams_pending", () => this.pending.length);
   }
 
   /** False when it did not fit. */
   offer(datagram: Datagram): boolean {
     this.received.value++;
+    this.receivedBytes.value += datagram.bytes.length;
     if (this.pending.length >= this.maxPending || this.bytes + datagram.bytes.length > this.maxPendingBytes) {
       this.dropped++;
       this.full.value++;

@@ -1,5 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -106,17 +106,18 @@ describe("the program", () => {
     assert.strictEqual(spawnSync(process.execPath, ["-e", check, file, join(dist, cache)]).status, 0);
   });
 
+  const trace = `
+    const { Script } = require("node:vm");
+    const loaded = [];
+    const Module = require("node:module");
+    const load = Module._load;
+    Module._load = (name, ...rest) => (loaded.push(name), load(name, ...rest));
+    process.on("exit", () => require("node:fs").writeSync(2, loaded.join("\\n")));
+    process.argv.splice(1, 0, process.execPath);
+    process.argv.splice(0, 1);
+    require(process.argv[1]);`;
+
   it("loads neither the AWS SDK nor the daemon for light commands", () => {
-    const trace = `
-      const { Script } = require("node:vm");
-      const loaded = [];
-      const Module = require("node:module");
-      const load = Module._load;
-      Module._load = (name, ...rest) => (loaded.push(name), load(name, ...rest));
-      process.on("exit", () => require("node:fs").writeSync(2, loaded.join("\\n")));
-      process.argv.splice(1, 0, process.execPath);
-      process.argv.splice(0, 1);
-      require(process.argv[1]);`;
     for (const args of [["--version"], ["serve", "--help"], ["feature", "--feature-dir", features(), "a", "1"]]) {
       const { status, stderr } = spawnSync(process.execPath, ["-e", trace, program, ...args], { encoding: "utf8" });
       assert.strictEqual(status, 0);
@@ -126,6 +127,27 @@ describe("the program", () => {
         loaded.filter((name) => /aws|dgram|child_process|zlib|worker|https?$/.test(name)),
         [],
       );
+    }
+  });
+
+  it("loads what answers HTTP only for a node that does", async () => {
+    const secret = join(directory, "http-secret");
+    writeFileSync(secret, "0123456789abcdef");
+    for (const http of [[], ["--http", "127.0.0.1:0"]]) {
+      const port = String(20_000 + (process.pid % 20_000));
+      const directories = ["--registry-dir", join(directory, "registry"), "--state-dir", join(directory, "http-state")];
+      const args = ["serve", "--addr", "127.0.0.2", "--port", port, "--secret-file", secret, ...directories];
+      const options = [...args, "--feature-dir", features(), ...http];
+      const child = spawn(process.execPath, ["-e", trace, program, ...options]);
+      const ended = outcome(child);
+      child.stderr.on("data", (text: string) => {
+        if (text.includes("membership is known")) child.kill("SIGTERM");
+      });
+      const { status, stderr } = await ended;
+      assert.strictEqual(status, 0);
+      const loaded = stderr.split("\n");
+      assert.include(loaded, "node:dgram");
+      assert.strictEqual(loaded.includes("node:http"), http.length > 0);
     }
   });
 });

@@ -213,6 +213,28 @@ const cases: ReadonlyArray<{
     config: { log: { format: "auto", debug: false, syslog: { _tag: "Udp", host: "::1", port: 514 } } },
   },
   {
+    what: "--http",
+    argv: [...needed, "--http", "127.0.0.9:80", "--http-token-file", secret],
+    environment: { NAMEQ_HTTP: "127.0.0.9:80", NAMEQ_HTTP_TOKEN_FILE: secret },
+    config: { http: { listen: { host: "127.0.0.9", port: 80 }, tokenFile: secret } },
+  },
+  {
+    what: "--http with a port alone",
+    argv: [...needed, "--http", "0"],
+    config: { http: { listen: { host: "127.0.0.1", port: 0 } } },
+  },
+  {
+    what: "--http with an IPv6 address",
+    argv: [...needed, "--http", "[::]:17106"],
+    config: { http: { listen: { host: "::", port: 17106 } } },
+  },
+  {
+    what: "the URL that another node tells",
+    argv: [...needed, "--http", "http://localhost:17106/"],
+    config: { http: { listen: { host: "127.0.0.1", port: 17106 } } },
+  },
+  { what: "--http off", argv: [...needed, "--http", "off"], environment: { NAMEQ_HTTP: "off" }, config: {} },
+  {
     what: "what the existing program takes for not given",
     argv: [...needed, "-secretfd=-1", "-s3credfd", "-1", "-syslognet", "tcp", "-s3prefix=", "-features="],
     config: {},
@@ -279,15 +301,27 @@ describe("nameq serve", () => {
   it.effect("needs nothing under --dev, and keeps what is given", () =>
     Effect.gen(function* () {
       const { featureDir: _, stateDir: __, secret: ___, registry: ____, ...bare } = minimal;
-      assert.deepStrictEqual<unknown>(yield* serve(["--dev"]), { ...bare, dev: {} });
+      assert.deepStrictEqual<unknown>(yield* serve(["--dev"]), { ...bare, dev: {}, http: {} });
       assert.deepStrictEqual<unknown>(yield* serve([], { NAMEQ_DEV: "1", NAMEQ_DEV_DIR: "/d" }), {
         ...bare,
         dev: { directory: "/d" },
+        http: {},
       });
       assert.deepStrictEqual<unknown>(
         yield* serve(["--dev", ...needed, "--dev-dir=/d", "--feature-dir=/f", "--state-dir=/s"]),
-        { ...minimal, featureDir: "/f", stateDir: "/s", dev: { directory: "/d" } },
+        { ...minimal, featureDir: "/f", stateDir: "/s", dev: { directory: "/d" }, http: {} },
       );
+      assert.deepStrictEqual<unknown>(yield* serve(["--dev", "--http=off"]), { ...bare, dev: {}, http: "off" });
+      assert.deepStrictEqual<unknown>(yield* serve(["--dev", "--http=81", "--http-token-file", secret]), {
+        ...bare,
+        dev: {},
+        http: { listen: { host: "127.0.0.1", port: 81 }, tokenFile: secret },
+      });
+      assert.deepStrictEqual<unknown>(yield* serve(["--dev", "--http-token-file", secret]), {
+        ...bare,
+        dev: {},
+        http: { tokenFile: secret },
+      });
     }),
   );
 
@@ -325,6 +359,37 @@ describe("nameq serve", () => {
     [
       [...needed, "--addr", "fe80::1%eth0"],
       ["--addr", "fe80::1%eth0"],
+    ],
+    ...[
+      "",
+      ":80",
+      "host:80",
+      "1.2.3:80",
+      "::1:80",
+      "[127.0.0.1]:80",
+      "127.0.0.1",
+      "80x",
+      "65536",
+      "-1",
+      "http://x/y",
+    ].map(
+      (text) =>
+        [
+          [...needed, `--http=${text || " "}`],
+          ["--http", "ADDR:PORT", "off"],
+        ] as const,
+    ),
+    [
+      [...needed, "--http-token-file", secret],
+      ["--http-token-file", "--http ADDR:PORT"],
+    ],
+    [
+      [...needed, "--http=off", "--http-token-file", secret],
+      ["--http-token-file", "--http ADDR:PORT"],
+    ],
+    [
+      [...needed, "--http=80", "--http-token-file", join(directory, "none")],
+      ["the HTTP token", "it is not there"],
     ],
     [
       [...needed, "--port", "0"],

@@ -79,6 +79,19 @@ const registry = {
   registryDir: value("registry-dir", "DIR", "a directory that all nodes share, instead of S3", { group: "registry" }),
 };
 
+const http = {
+  http: value(
+    "http",
+    "[ADDR:]PORT",
+    "answer HTTP there: a status page, /v1/features, /metrics, /readyz and more\nADDR defaults to 127.0.0.1; off: no HTTP\ndefault: off (with --dev: this node's address and port)",
+  ),
+  httpTokenFile: value(
+    "http-token-file",
+    "PATH",
+    "its content must come with each request, as Authorization: Bearer TOKEN\n(not for /healthz and /readyz); read again when it changes",
+  ),
+};
+
 const log = {
   debug: flag("debug", "log more"),
   logFormat: value("log-format", "FORMAT", "of lines on standard error\nauto: pretty on a terminal, else logfmt", {
@@ -97,7 +110,7 @@ const dev = {
   devDir: value("dev-dir", "DIR", "their directory; default: one for this user below the temporary directory"),
 };
 
-const options = { ...node, ...keys, ...registry, ...log, ...dev };
+const options = { ...node, ...keys, ...registry, ...http, ...log, ...dev };
 
 /** The options as parsed, not yet validated. */
 export type ServeOptions = Parsed<typeof options>;
@@ -110,6 +123,7 @@ export const spec: CommandSpec = {
     ["Node", node],
     ["Keys", keys],
     ["Registry", registry],
+    ["HTTP", http],
     ["Log", log],
     ["Development", dev],
   ],

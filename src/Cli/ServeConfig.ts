@@ -30,6 +30,13 @@ export interface S3Config {
 /** The registry of a node. */
 export type RegistryConfig = S3Config | { readonly _tag: "Directory"; readonly directory: string };
 
+/** Where a node answers HTTP. */
+export interface HttpConfig {
+  /** An IP address; a port of 0 lets the system choose one. */
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly tokenFile?: string;
+}
+
 /** What is the same with and without `--dev`. */
 interface Common {
   /** Absent: to be guessed from the interfaces (with `--dev`: the next free 127.0.0.x). */
@@ -49,6 +56,8 @@ export interface NodeConfig extends Common {
   readonly stateDir: string;
   readonly secret: SecretSource;
   readonly registry: RegistryConfig;
+  /** Absent: it does not. */
+  readonly http?: HttpConfig;
 }
 
 /** A node under `--dev`: what is absent belongs below the development directory. */
@@ -59,6 +68,8 @@ export interface DevConfig extends Common {
   readonly stateDir?: string;
   readonly secret?: SecretSource;
   readonly registry?: RegistryConfig;
+  /** `listen` is absent when the user did not name it. */
+  readonly http: Partial<HttpConfig> | "off";
 }
 
 export type ServeConfig = NodeConfig | DevConfig;
@@ -94,6 +105,15 @@ const parseHostPort = (text: string, port: number): { readonly host: string; rea
   return host === undefined || parsed === undefined || (match?.[1] !== undefined && isIP(host) !== 6)
     ? undefined
     : { host, port: parsed };
+};
+
+/** PORT, IP:PORT or [IPV6]:PORT; `http://` and a slash around it, as in the URL that a node tells, do no harm. */
+const parseListen = (text: string): HttpConfig["listen"] | undefined => {
+  const [, bare = ""] = /^(?:http:\/\/)?([^/]*)\/?$/.exec(text) ?? [];
+  const [, v6, name = "127.0.0.1", digits = ""] = /^(?:\[([^\]]*)\]:|([^:]*):)?(\d+)$/.exec(bare) ?? [];
+  const host = v6 ?? (name === "localhost" ? "127.0.0.1" : name);
+  const port = digits === "0" ? 0 : parsePort(digits);
+  return isIP(host) === (v6 === undefined ? 4 : 6) && port !== undefined ? { host, port } : undefined;
 };
 
 const parseUrl = (text: string): URL | undefined => {
@@ -268,6 +288,22 @@ export const validate = (
       : { _tag: net === "tcp" ? "Tcp" : "Udp", ...parsed };
   };
 
+  const parseHttp = (): Partial<HttpConfig> | "off" | undefined => {
+    const off = options.http === "off";
+    const tokenFile = options.httpTokenFile;
+    if (tokenFile !== undefined && (off || (options.http === undefined && !options.dev))) {
+      return problem("--http-token-file: only with --http ADDR:PORT; add that or leave this out");
+    }
+    if (off) return "off";
+    const listen = options.http === undefined ? undefined : parseListen(options.http);
+    if (options.http !== undefined && listen === undefined) {
+      return problem(
+        `--http: "${options.http}" is nowhere to listen; give ADDR:PORT with an IP address of this host, such as 127.0.0.1:17106, or off`,
+      );
+    }
+    return { ...(listen !== undefined && { listen }), ...(tokenFile !== undefined && { tokenFile }) };
+  };
+
   const port = parsePort(options.port ?? String(Defaults.port));
   if (port === undefined) problem(`--port: "${options.port}" is no port; give a number from 1 to 65535`);
   if (options.devDir !== undefined && !options.dev) problem("--dev-dir: only with --dev; add that or leave this out");
@@ -277,6 +313,7 @@ export const validate = (
   const secret = parseSecret();
   const acceptSecrets = options.acceptSecretFile.flatMap((text) => secretFile("--accept-secret-file", text) ?? []);
   const registry = parseRegistry();
+  const http = parseHttp() ?? "off";
   const syslog = parseSyslog();
   if (problems.length > 0) return Either.left(new UsageError({ problems }));
 
@@ -299,11 +336,13 @@ export const validate = (
       stateDir: options.stateDir ?? Defaults.stateDir,
       secret,
       registry,
+      ...(http !== "off" && http.listen !== undefined && { http: { ...http, listen: http.listen } }),
     });
   }
   return Either.right({
     ...common,
     dev: options.devDir === undefined ? {} : { directory: options.devDir },
+    http,
     ...(options.featureDir !== undefined && { featureDir: options.featureDir }),
     ...(options.stateDir !== undefined && { stateDir: options.stateDir }),
     ...(secret !== undefined && { secret }),

@@ -50,6 +50,8 @@ export const resolve = (options: ServeOptions, environment: Environment): Effect
     const problems = [...(config.secret === undefined ? [] : [config.secret]), ...config.acceptSecrets]
       .flatMap(({ from }) => secretProblem(from._tag === "File" ? from.path : from.fd))
       .map((problem) => `the secret: ${problem}`);
+    const token = config.http === "off" ? undefined : config.http?.tokenFile;
+    if (token !== undefined) problems.push(...secretProblem(token).map((problem) => `the HTTP token: ${problem}`));
     if (problems.length > 0) return yield* new UsageError({ problems });
     return config;
   });
