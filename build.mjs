@@ -5,6 +5,7 @@
  * - `program-HASH-NODE-ARCH.cache`: V8's code cache for it, taken after it has run, so that compiled functions are in it.
  *   It halves the start. Another version of Node goes without.
  * - `aws-HASH.cjs`: the AWS SDK, loaded when a node with a bucket starts.
+ * - `page/`: what the HTTP face answers browsers with, `index.html` and what it loads; `src/Http/PageFiles.ts` reads it.
  *
  * `THIRD-PARTY.txt` has the licences of what is bundled, `nameq.service` is the unit for systemd.
  *
@@ -38,17 +39,19 @@ const common = {
 };
 
 const put = (name, content, mode = 0o644) => {
-  const temporary = path.join(dist, `.${name}.${process.pid}`);
+  const temporary = path.join(dist, path.dirname(name), `.${path.basename(name)}.${process.pid}`);
   fs.writeFileSync(temporary, content, { mode });
   fs.renameSync(temporary, path.join(dist, name));
 };
+
+const hash = (content) => createHash("sha256").update(content).digest("hex").slice(0, 16);
 
 /** Writes a bundle, and gives its name. */
 const emit = (name, { outputFiles }) => {
   const code = outputFiles[0].text;
   // the loader reads it as Latin-1, which is faster and makes a smaller string
   if (/[^\0-\x7f]/.test(code)) throw new Error(`${name} is not ASCII`);
-  const hashed = `${name}-${createHash("sha256").update(code).digest("hex").slice(0, 16)}`;
+  const hashed = `${name}-${hash(code)}`;
   put(`${hashed}.cjs`, code);
   return hashed;
 };
@@ -74,6 +77,40 @@ const licences = (bundles) => {
   return [...packages]
     .map(([text, names]) => `${[...new Set(names)].join(", ")}\n\n${text.trim()}\n`)
     .join(`\n${"-".repeat(80)}\n\n`);
+};
+
+/** Builds the page: names that hold the hash of the content, so that browsers may keep them. */
+const buildPage = async () => {
+  fs.mkdirSync(path.join(dist, "page"), { recursive: true });
+  const bundle = await build({
+    absWorkingDir: root,
+    entryPoints: ["src/page/Main.tsx", "src/page/style.css"],
+    bundle: true,
+    format: "esm",
+    target: ["es2022", "chrome109", "firefox115", "safari16"],
+    jsx: "automatic",
+    jsxImportSource: "preact",
+    minify: true,
+    legalComments: "none",
+    metafile: true,
+    logLevel: "warning",
+    write: false,
+    outdir: "dist/page",
+  });
+  const names = new Map();
+  const assets = bundle.outputFiles.map(({ contents, path: file }) => [path.basename(file), contents]);
+  for (const [name, content] of [...assets, ["icon.svg", fs.readFileSync(path.join(root, "src/page/icon.svg"))]]) {
+    const { ext, name: stem } = path.parse(name);
+    names.set(name, `${stem.toLowerCase()}-${hash(content)}${ext}`);
+    put(`page/${names.get(name)}`, content);
+  }
+  const html = fs.readFileSync(path.join(root, "src/page/index.html"), "utf8");
+  put("page/index.html", html.replaceAll(/\{\{(.*?)\}\}/g, (_, name) => names.get(name)).replaceAll(/\n\s*/g, "\n"));
+  const current = new Set(["index.html", ...names.values()]);
+  for (const name of fs.readdirSync(path.join(dist, "page"))) {
+    if (!name.startsWith(".") && !current.has(name)) fs.rmSync(path.join(dist, "page", name), { force: true });
+  }
+  return bundle;
 };
 
 /** How a module is called, as Node's own loader does it. */
@@ -134,9 +171,11 @@ const sdk = await build({
   conditions: ["module"],
 });
 const aws = emit("aws", sdk);
+const page = await buildPage();
 const bundle = await build({
   ...common,
   entryPoints: { program: "src/bin.ts" },
+  define: { NAMEQ_DIST: "__dirname" },
   plugins: [
     {
       name: "aws",
@@ -149,7 +188,7 @@ const bundle = await build({
 const stray = Object.keys(bundle.metafile.inputs).find((input) => /node_modules\/@(?:aws-sdk|smithy)\//.test(input));
 if (stray !== undefined) throw new Error(`${stray} is in the program's own file; load it with the SDK`);
 const program = emit("program", bundle);
-put("THIRD-PARTY.txt", licences([bundle, sdk]));
+put("THIRD-PARTY.txt", licences([bundle, sdk, page]));
 put("nameq.service", fs.readFileSync(path.join(root, "src/systemd/nameq.service")));
 
 const work = fs.mkdtempSync(path.join(tmpdir(), "nameq-build-"));

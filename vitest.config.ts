@@ -10,7 +10,7 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/e2e/**", "test/bench/**"],
+    exclude: ["test/e2e/**", "test/bench/**", "test/page/**"],
     testTimeout: 30_000,
     // all cores: many tests wait for processes and clocks
     maxWorkers: "100%",

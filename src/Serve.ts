@@ -60,10 +60,22 @@ const statusOf = (view: NodeView): string => {
 const face = (config: Pick<NodeConfig, "stateDir">, http: HttpConfig, view: NodeView) =>
   Effect.gen(function* () {
     const Http = yield* Effect.promise(() => import("./Http.js"));
+    const PageFiles = yield* Effect.promise(() => import("./Http/PageFiles.js"));
+    const page = yield* PageFiles.load().pipe(
+      Effect.catchAll((error) => Effect.as(Effect.logWarning(error.message), undefined)),
+    );
     const { address, port } = yield* UdpTransport;
     const { description } = yield* S3Registry;
     const { stateDir } = config;
-    return yield* Http.make({ ...http, stateDir, view, address, port, registry: description });
+    return yield* Http.make({
+      ...http,
+      stateDir,
+      view,
+      address,
+      port,
+      registry: description,
+      ...(page !== undefined && { page }),
+    });
   });
 
 /** The node on a socket that is there already. */
