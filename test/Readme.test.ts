@@ -120,7 +120,18 @@ describe("the README", () => {
   });
 
   it("names only options that there are", () => {
-    const help = ["serve", "feature", "list", "find-features", "monitor-features", "run", "exec", "dump", "status"]
+    const help = [
+      "serve",
+      "feature",
+      "list",
+      "find-features",
+      "monitor-features",
+      "run",
+      "exec",
+      "dump",
+      "status",
+      "doctor",
+    ]
       .map((command) => spawnSync(process.execPath, [Program.program, command, "--help"], { encoding: "utf8" }).stdout)
       .join("");
     for (const [option] of readme
