@@ -11,7 +11,6 @@ import * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import { type Environment, normalise } from "./Cli/Argv.js";
 import { offerNames } from "./Cli/Completions.js";
-import * as Doctor from "./Cli/Doctor.js";
 import * as Dump from "./Cli/Dump.js";
 import * as Exec from "./Cli/Exec.js";
 import { ExitStatus } from "./Cli/ExitStatus.js";
@@ -38,7 +37,6 @@ export const specs: ReadonlyArray<CommandSpec> = [
   Exec.spec,
   Dump.spec,
   Status.spec,
-  Doctor.spec,
 ];
 
 /** What the commands need of the process. */
@@ -120,7 +118,6 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
         Exec.command(host.environment),
         Dump.command(host.environment),
         Status.command,
-        Doctor.command(host.environment),
       ]),
     );
     const directive = yield* Descriptor.parse(root.descriptor, ["nameq", ...line], {

@@ -26,13 +26,21 @@ import * as Answers from "./Http/Answers.js";
 import * as Api from "./Http/Api.js";
 import { Events, maxClients } from "./Http/Events.js";
 import * as Guard from "./Http/Guard.js";
-import type { PageFile, PageFiles } from "./Http/PageFiles.js";
 import { processFamilies } from "./Http/Process.js";
 import * as Prometheus from "./Http/Prometheus.js";
 import { type Listen, urlFile, urlOf } from "./Http/Url.js";
 import { Metrics } from "./Metrics.js";
 import type { NodeView } from "./NodeView.js";
 import { version } from "./Version.js";
+
+/** One file of the page. */
+export interface PageFile {
+  readonly type: string;
+  readonly body: Buffer;
+  readonly gzip: Buffer;
+  readonly etag: string;
+  readonly cacheControl: string;
+}
 
 export interface HttpOptions {
   readonly listen: Listen;
@@ -46,10 +54,8 @@ export interface HttpOptions {
   readonly port: number;
   /** For reading, such as `s3://bucket/prefix/`. */
   readonly registry: string;
-  /** Replaces some of the limits, in tests. */
-  readonly limits?: Partial<typeof limits>;
   /** By path: what is answered beside the API. */
-  readonly page?: PageFiles;
+  readonly page?: ReadonlyMap<string, PageFile>;
 }
 
 /** The face cannot be opened. Never holds the token. */
@@ -149,13 +155,10 @@ const readToken = (file: string): Effect.Effect<string, HttpError> =>
   });
 
 /** A server that listens. When the scope ends, open answers have a moment to end; then their connections are cut. */
-const listening = (
-  { host, port }: Listen,
-  options: typeof limits,
-): Effect.Effect<http.Server, HttpError, Scope.Scope> =>
+const listening = ({ host, port }: Listen): Effect.Effect<http.Server, HttpError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.async<http.Server, HttpError>((resume) => {
-      const server = http.createServer(options);
+      const server = http.createServer(limits);
       server.maxConnections = maxConnections;
       server.on("error", (cause) => resume(new HttpError({ reason: "Bind", where: `${host}:${port}`, cause })));
       server.listen({ host, port, exclusive: true }, () => resume(Effect.succeed(server)));
@@ -222,7 +225,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     const startedAtMs = nowMs();
     let token = options.tokenFile === undefined ? undefined : yield* readToken(options.tokenFile);
 
-    const server = yield* listening(listen, { ...limits, ...options.limits });
+    const server = yield* listening(listen);
     const bound = server.address();
     const url = urlOf({
       host: listen.host,
@@ -239,7 +242,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       features: view.own.entries.size,
       registry: options.registry,
       stateDir: options.stateDir,
-      registryClockOffsetMs: view.registryOffsetMs,
+      registryClockOffsetMs: undefined,
     });
     const events = new Events(view, metrics, self);
     const ofProcess = yield* processFamilies(startedAtMs);
@@ -390,19 +393,16 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     );
     server.on("request", handler);
     yield* Effect.forkScoped(events.serve);
-    let failing = false;
-    const look = Effect.gen(function* () {
-      if (options.tokenFile !== undefined) token = yield* readToken(options.tokenFile);
-      yield* restoreUrl;
-      failing = false;
-    }).pipe(
-      Effect.catchAll((error) => {
-        if (failing) return Effect.void;
-        failing = true;
-        return Effect.logWarning(error.message);
-      }),
+    yield* Effect.forkScoped(
+      Effect.gen(function* () {
+        if (options.tokenFile !== undefined) token = yield* readToken(options.tokenFile);
+        yield* restoreUrl;
+      }).pipe(
+        Effect.catchAll((error) => Effect.logWarning(error.message)),
+        Effect.delay(lookEvery),
+        Effect.forever,
+      ),
     );
-    yield* Effect.forkScoped(Effect.forever(Effect.delay(look, lookEvery)));
     yield* Effect.logInfo(`status page and API at ${url}`);
     if (!isLoopback(listen.host) && token === undefined) {
       yield* Effect.logWarning(
