@@ -10,7 +10,7 @@ import * as Program from "../Program.js";
 import { isPossible, Systemd } from "./Systemd.js";
 
 const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
-const install = /<!-- run: unit -->\n```sh\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
+const install = /<[!]-- run: unit -->\n```sh\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
 const address = `127.46.${process.pid % 250}.2`;
 
 /** Of `systemd-analyze security`, 0 to 10. What it makes of a unit is a little different in each version of systemd. */
@@ -101,11 +101,11 @@ ${install.replace(/^printf .*$/m, `cat > /etc/nameq/environment <<'END'\n${lines
     const before = await file();
     const pid = await show("MainPID");
     let looked = 0;
-    let restarting = true;
+    const state = { isOver: false };
     const restart = systemd.shell("systemctl restart nameq").finally(() => {
-      restarting = false;
+      state.isOver = true;
     });
-    while (restarting) {
+    while (!state.isOver) {
       assert.strictEqual(await file(), before);
       assert.include(object(), '"web": true');
       looked++;
