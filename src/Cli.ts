@@ -11,6 +11,7 @@ import * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import { type Environment, normalise } from "./Cli/Argv.js";
 import { offerNames } from "./Cli/Completions.js";
+import * as Doctor from "./Cli/Doctor.js";
 import * as Dump from "./Cli/Dump.js";
 import * as Exec from "./Cli/Exec.js";
 import { ExitStatus } from "./Cli/ExitStatus.js";
@@ -37,6 +38,7 @@ export const specs: ReadonlyArray<CommandSpec> = [
   Exec.spec,
   Dump.spec,
   Status.spec,
+  Doctor.spec,
 ];
 
 /** What the commands need of the process. */
@@ -118,6 +120,7 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
         Exec.command(host.environment),
         Dump.command(host.environment),
         Status.command,
+        Doctor.command(host.environment),
       ]),
     );
     const directive = yield* Descriptor.parse(root.descriptor, ["nameq", ...line], {

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import * as Address from "./Address.js";
+import type * as Address from "./Address.js";
 import { print, type StandardStreamError } from "./Cli/Output.js";
 import type { DevConfig, HttpConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
 import * as Daemon from "./Daemon.js";
@@ -16,6 +16,7 @@ import { urlOf } from "./Http/Url.js";
 import { makeDirectories } from "./MakeDirectories.js";
 import { Metrics } from "./Metrics.js";
 import { type NodeState, NodeView } from "./NodeView.js";
+import * as OwnAddress from "./OwnAddress.js";
 import { type RegistryError, S3Registry } from "./S3Registry.js";
 import { type SecretError, Secrets } from "./Secrets.js";
 import { StateTree, type StateTreeError } from "./StateTree.js";
@@ -110,13 +111,9 @@ const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, Nod
     ).pipe(Effect.zipRight(Effect.never));
   }).pipe(Effect.scoped);
 
-/** The first unicast, non-loopback address of the interfaces. */
+/** See `OwnAddress`. */
 const guessAddress: Effect.Effect<Address.Address, ServeError> = Effect.suspend(() => {
-  const all = Object.values(os.networkInterfaces()).flatMap((addresses) => addresses ?? []);
-  const usable = all
-    .filter(({ internal }) => !internal)
-    .map(({ address }) => Address.parse(address))
-    .find((address) => address !== undefined && Address.mayBeNode(address) && !Address.isLoopback(address));
+  const usable = OwnAddress.guess();
   return usable === undefined
     ? new ServeError({
         message:
@@ -150,8 +147,8 @@ const attempt = <A>(what: string, make: () => A): Effect.Effect<A, ServeError> =
 
 /** Where `--dev` keeps everything: a directory that no other user can have prepared. */
 const devDirectory = (named: string | undefined): Effect.Effect<string, ServeError> => {
-  const uid = os.userInfo().uid;
-  const directory = named ?? path.join(os.tmpdir(), `nameq-${uid}`);
+  const { uid } = os.userInfo();
+  const directory = named ?? OwnAddress.devDirectory();
   return attempt(`the development directory ${directory} cannot be used`, () => {
     makeDirectories(directory, 0o700);
     const stat = fs.lstatSync(directory);

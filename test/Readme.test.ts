@@ -1,6 +1,15 @@
 /** Every command that the README shows is run here, as it stands there. */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
@@ -30,6 +39,12 @@ beforeAll(() => {
   Program.ensureBuilt();
   mkdirSync(join(base, "bin"));
   symlinkSync(Program.program, join(base, "bin/nameq"));
+  // curl is not on every machine
+  writeFileSync(
+    join(base, "bin/curl"),
+    `#!${process.execPath}\nfetch(process.argv.at(-1)).then((r) => r.text()).then((text) => process.stdout.write(text));\n`,
+    { mode: 0o755 },
+  );
 });
 
 describe("the README", () => {
@@ -44,7 +59,14 @@ describe("the README", () => {
     const script = blocks.filter(({ kind }) => kind === "tour").map(({ text }) => text);
     const [start, ...rest] = script;
     const commands = blocks.filter(({ kind }) => kind === "commands").map(({ text }) => text);
-    const shell = `set -e\ntrap 'kill $(jobs -p)' EXIT\n${start}sleep 4\n${rest.join("")}sleep 1\nfind /tmp/tour/*/state/features -type f\necho -- commands\n${commands.join("")}`;
+    // the first node's page has its own address and this run's port
+    const http = linesOf("http").map((line) => line.replace("127.0.0.1:17106", "127.0.0.2:$NAMEQ_PORT"));
+    const shell = [
+      "set -e\ntrap 'kill $(jobs -p)' EXIT",
+      `${start}sleep 4`,
+      `${rest.join("")}sleep 1\nfind /tmp/tour/*/state/features -type f`,
+      `echo -- commands\n${commands.join("").replace("nameq feature --rm web", `${http.join("; echo\n")}\n$&`)}`,
+    ].join("\n");
     const { stdout, status, stderr } = spawnSync("bash", ["-c", shell.replaceAll("/tmp/tour", join(base, "tour"))], {
       env: environment,
       encoding: "utf8",
@@ -52,11 +74,13 @@ describe("the README", () => {
     });
     assert.strictEqual(status, 0, stderr);
     const [tour, printed] = stdout.split("-- commands\n");
-    // the value as the third node shows it, and no file left after the removal
-    assert.isTrue(tour!.endsWith('{\n\t"port": 5432\n}\n'), stdout);
+    // the value as the third node shows it, its status, and no file left after the removal
+    assert.match(tour!, /^\{\n\t"port": 5432\n\}\nnode 127\.0\.0\.4 port \d+: ready.*\n[\s\S]*other nodes: 2 alive\n/m);
+    assert.notInclude(tour!.slice(tour!.indexOf("other nodes:")), "/features/");
     const web = '{"feature":"web","host":"127.0.0.1","value":{"port":8080}}\n';
     const nodes = "127.0.0.2\n127.0.0.3\n127.0.0.4\n";
-    assert.strictEqual(printed, `127.0.0.1\n${web}127.0.0.1\n${web}${nodes}`, stderr);
+    const face = `{"self":"127.0.0.2","feature":"web","hosts":{"127.0.0.2":{"port":8080}}}\nready\n`;
+    assert.strictEqual(printed, `127.0.0.1\n${web}127.0.0.1\n${web}${nodes}${face}`, stderr);
     for (const address of ["127.0.0.2", "127.0.0.3", "127.0.0.4"]) {
       assert.include(stdout, `nameq development node ${address}`);
     }
@@ -119,30 +143,42 @@ describe("the README", () => {
     }
   });
 
-  it("names only options that there are", () => {
-    const help = ["serve", "feature", "list", "find-features", "monitor-features", "run", "exec", "dump", "status"]
-      .map((command) => spawnSync(process.execPath, [Program.program, command, "--help"], { encoding: "utf8" }).stdout)
-      .join("");
-    for (const [option] of readme
+  it("shows a picture that there is", () => {
+    for (const [, file] of readme.matchAll(/!\[.*?\]\((.*?)\)/g)) {
+      assert.isTrue(existsSync(new URL(`../${file}`, import.meta.url)), file);
+    }
+  });
+
+  it("names the metrics that there are", () => {
+    const sources = new URL("../src/Http/", import.meta.url);
+    const named = readdirSync(sources)
+      .map((name) => readFileSync(new URL(name, sources), "utf8"))
+      .flatMap((text) => [...text.matchAll(/"(nameq_[a-z_]+)"/g)].map(([, metric]) => metric!));
+    const shown = new Set([...readme.matchAll(/\bnameq_[a-z_]+/g)].map(([metric]) => metric));
+    assert.deepStrictEqual([...shown].toSorted(), [...new Set(named)].toSorted());
+  });
+
+  it("links to headings that there are", () => {
+    const headings = [...readme.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+      heading!.toLowerCase().replaceAll(" ", "-"),
+    );
+    for (const [, target] of readme.matchAll(/\]\(#(.*?)\)/g)) assert.include(headings, target);
+  });
+
+  it("names every command, and only options that there are", () => {
+    const run = (...args: ReadonlyArray<string>) =>
+      spawnSync(process.execPath, [Program.program, ...args], { encoding: "utf8" }).stdout;
+    const commands = [...run("--help").matchAll(/^ {2}([a-z][a-z-]*) {2,}/gm)].map(([, command]) => command!);
+    assert.isAtLeast(commands.length, 9);
+    const help = commands.map((command) => run(command, "--help")).join("");
+    for (const command of commands) assert.include(readme, `| \`nameq ${command}`);
+    // of other programs, beside those in the blocks that are theirs
+    const others = ["--help", "--completions", "--user", "--name", "--net", "--volume", "--rm", "--volumes-from"];
+    const text = readme
       .replaceAll(/```(?:shell|python|c)\n[\s\S]*?```/g, "")
-      .matchAll(/(?<=[\s`(])--[a-z][a-z0-9-]+/g)) {
-      if (
-        [
-          "--help",
-          "--completions",
-          "--name",
-          "--net",
-          "--volume",
-          "--rm",
-          "--volumes-from",
-          "--ignore-scripts",
-          "--global",
-          "--system",
-          "--now",
-        ].includes(option)
-      )
-        continue;
-      assert.include(help, option);
+      .replaceAll(/<!-- run: (?:docker|unit|http) -->\n```sh\n[\s\S]*?```/g, "");
+    for (const [option] of text.matchAll(/(?<=[\s`(])--[a-z][a-z0-9-]+/g)) {
+      if (!others.includes(option)) assert.include(help, option);
     }
   });
 });

@@ -31,23 +31,42 @@ export class FaceError extends Data.TaggedError("FaceError")<{
   readonly detail?: string;
 }> {
   override get message(): string {
+    return `${this.problem}: ${this.advice}`;
+  }
+
+  /** What is wrong. */
+  get problem(): string {
     const detail = this.detail === undefined ? "" : ` (${this.detail})`;
     switch (this.reason) {
       case "None":
-        return `no node of this host says where its HTTP face is (${this.url} is not there): start one with nameq serve --http ${Defaults.port}, or name it with --http`;
+        return `no node of this host says where its HTTP face is (${this.url} is not there)`;
       case "Unreachable":
-        return `${this.url} is out of reach${detail}: see whether the node runs, and with which --http`;
+        return `${this.url} is out of reach${detail}`;
       case "Timeout":
-        return `${this.url} does not answer${detail}: see whether its node is busy or stopped, and the network between`;
+        return `${this.url} does not answer${detail}`;
       case "Token":
-        return `${this.url} wants another token${detail}: name the file that its node has with --http-token-file`;
+        return `${this.url} wants another token${detail}`;
       case "Busy":
-        return `${this.url} has too many clients${detail}: end some, or try again later`;
+        return `${this.url} has too many clients${detail}`;
       case "Foreign":
-        return `${this.url} does not answer as a node${detail}: check --http; the node's version may be another one`;
+        return `${this.url} does not answer as a node${detail}`;
     }
   }
+
+  /** What to do. */
+  get advice(): string {
+    return advice[this.reason];
+  }
 }
+
+const advice: Readonly<Record<FaceError["reason"], string>> = {
+  None: `start one with nameq serve --http ${Defaults.port}, or name it with --http`,
+  Unreachable: "see whether the node runs, and with which --http",
+  Timeout: "see whether its node is busy or stopped, and the network between",
+  Token: "name the file that its node has with --http-token-file",
+  Busy: "end some, or try again later",
+  Foreign: "check --http; the node's version may be another one",
+};
 
 /** For the head of an answer; the longest that the face itself waits for others is 2 seconds. */
 const headWithin = "5 seconds";

@@ -13,6 +13,7 @@
  *   is there. stdout is a pipe unless `stdio` says otherwise. Ended with the benchmark, if it has not by then.
  * - `use(source)`: bundles a module in the project's root with esbuild and imports it, such as
  *   `export * as Packet from "./src/Packet.js"`; one `use` for all that must share modules.
+ * - `bundle(source)`: the same, but gives the file, for a process of its own (`parts/` has such).
  * - `turns(measures, { count, rounds, warmUp })`: measures in turns, A B A B, so that all see the same noise. `measures` has
  *   an async function under each name, which measures once and gives a number (or an object `{ before, measure, after }`;
  *   `before` and `after` run around each turn). Gives the numbers under the same names; those of the first `warmUp` calls
@@ -99,7 +100,7 @@ const makeBench = (short) => {
   };
 
   let bundles = 0;
-  const use = async (source) => {
+  const bundle = async (source) => {
     const { build } = await import("esbuild");
     const outfile = join(directory, `bundle-${bundles++}.mjs`);
     await build({
@@ -116,8 +117,9 @@ const makeBench = (short) => {
       },
       logLevel: "error",
     });
-    return import(pathToFileURL(outfile).href);
+    return outfile;
   };
+  const use = async (source) => import(pathToFileURL(await bundle(source)).href);
 
   const turns = async (measures, { count = 100, rounds = 4, warmUp = 10 } = {}) => {
     if (short) {
@@ -174,7 +176,7 @@ const makeBench = (short) => {
   };
 
   return {
-    bench: { short, directory, program: join(root, "dist/nameq.cjs"), start, use, turns, row },
+    bench: { short, directory, program: join(root, "dist/nameq.cjs"), start, bundle, use, turns, row },
     end,
     result: () => ({
       rows,
