@@ -2,13 +2,14 @@
  * A running node: the rules of `Membership` wired to the services. One owner of the state; every loop feeds it events
  * and what comes out is handed to bounded outboxes, so nothing that hangs holds up the datagrams.
  */
-import * as Clock from "effect/Clock";
+import type * as Clock from "effect/Clock";
 import * as Effect from "effect/Effect";
 import * as Option from "effect/Option";
 import * as Queue from "effect/Queue";
 import * as Random from "effect/Random";
 import * as Stream from "effect/Stream";
 import type { Address } from "./Address.js";
+import * as Alarm from "./Alarm.js";
 import type { FeatureSet } from "./Feature.js";
 import { FeatureSource } from "./FeatureSource.js";
 import { type Action, type Event, type Instant, Membership } from "./Membership.js";
@@ -21,7 +22,7 @@ import { maxObjectBytes, RegistryError, S3Registry } from "./S3Registry.js";
 import { Secrets } from "./Secrets.js";
 import { defaults, type Settings } from "./Settings.js";
 import { StateTree, type StateTreeError } from "./StateTree.js";
-import { type Datagram, maxDatagram, type UdpError, UdpTransport } from "./UdpTransport.js";
+import { type Datagram, maxDatagram, mostNow, type UdpError, UdpTransport } from "./UdpTransport.js";
 import { version } from "./Version.js";
 
 /** How a node runs. */
@@ -157,7 +158,9 @@ export const run = (
     metrics.gauge("registry_reads_pending", () => reads.unsafeSize().pipe(Option.getOrElse(() => 0)));
     metrics.gauge("log_lines_pending", () => log.unsafeSize().pipe(Option.getOrElse(() => 0)));
     const started = yield* Effect.makeLatch(false);
-    const alarm = { latch: yield* Effect.makeLatch(false), atMs: Number.POSITIVE_INFINITY };
+    const alarm = yield* Alarm.make;
+    /** What `waking` waits for. */
+    let dueMs = Number.POSITIVE_INFINITY;
 
     const say = (line: LogLine): void => {
       if (!log.unsafeOffer(line)) metrics.add("log_lines_suppressed");
@@ -190,7 +193,6 @@ export const run = (
           outgoing.timeNs = action.timeNs;
           outgoing.features = action.features;
           outgoing.leaving = action.leaving;
-          outgoing.latch.unsafeOpen();
           break;
         case "Put":
           puts.unsafeOffer(action);
@@ -215,8 +217,12 @@ export const run = (
 
     const step = (event: Event, now: Instant = instant()): ReadonlyArray<Action> => {
       const actions = membership.step(event, now);
-      for (const action of actions) perform(action, now);
-      if (membership.deadlineMs < alarm.atMs) alarm.latch.unsafeOpen();
+      // peers first: our own tree takes as long as the whole way to them
+      for (const action of actions) if (action._tag === "Announce") perform(action, now);
+      // a change goes out at once; answers to many new peers share a packet
+      if (outgoing.to.size > 0 && !(event._tag === "FeaturesChanged" && announceNow())) outgoing.latch.unsafeOpen();
+      for (const action of actions) if (action._tag !== "Announce") perform(action, now);
+      if (membership.deadlineMs < dueMs) alarm.ring();
       return actions;
     };
 
@@ -232,6 +238,7 @@ export const run = (
     };
 
     const receiving = started.await.pipe(
+      Effect.zipRight(transport.ahead((datagram) => receiveOne(datagram, instant()))),
       Effect.zipRight(
         Stream.runForEachChunk(transport.receive, (chunk) =>
           Effect.sync(() => {
@@ -241,47 +248,47 @@ export const run = (
         ),
       ),
       Effect.zipRight(Effect.never),
+      Effect.scoped,
     );
 
     view?.attach({ membership, instant, ask: () => step({ _tag: "Asked" }) });
 
     let begun = false;
-    const sourcing = Stream.runForEach(source.snapshots, (features) =>
-      Effect.sync(() => {
-        step({ _tag: begun ? "FeaturesChanged" : "Started", features });
-        begun = true;
-        started.unsafeOpen();
-      }),
-    ).pipe(Effect.zipRight(Effect.never));
+    const offer = (features: FeatureSet): void => {
+      step({ _tag: begun ? "FeaturesChanged" : "Started", features });
+      begun = true;
+      started.unsafeOpen();
+    };
+    const sourcing = source
+      .ahead(offer)
+      .pipe(
+        Effect.zipRight(Stream.runForEach(source.snapshots, (features) => Effect.sync(() => offer(features)))),
+        Effect.zipRight(Effect.never),
+        Effect.scoped,
+      );
 
     const waking = started.await.pipe(
       Effect.zipRight(
         Effect.forever(
           Effect.suspend(() => {
-            const waitMs = membership.deadlineMs - instant().monoMs;
-            if (waitMs <= 0) return Effect.sync(() => step({ _tag: "Woken" }));
-            alarm.atMs = membership.deadlineMs;
-            alarm.latch.unsafeClose();
-            return Effect.raceFirst(Clock.sleep(Math.ceil(waitMs)), alarm.latch.await);
+            alarm.silence();
+            dueMs = membership.deadlineMs;
+            if (dueMs <= alarm.monotonicMs()) return Effect.sync(() => step({ _tag: "Woken" }));
+            return alarm.wait(dueMs);
           }),
         ),
       ),
     );
 
-    const send = (to: ReadonlyArray<Address>, bytes: Buffer): Effect.Effect<void> =>
-      Effect.map(transport.send(to, bytes), ({ sent }) => {
-        if (to.length > 0) metrics.add("announcements_sent");
-        metrics.add("datagrams_sent_bytes", "", sent * bytes.length);
-      });
-
+    const announced = metrics.cell("announcements_sent");
     let oversized = false;
-    const announce = Effect.suspend(() => {
-      const asked = [...outgoing.asked];
-      const told = [...outgoing.to].filter((address) => !outgoing.asked.has(address));
+    /** What is to be sent now: packets and their destinations. */
+    const takeOutgoing = (): ReadonlyArray<{ readonly to: ReadonlyArray<Address>; readonly bytes: Buffer }> => {
+      const { asked, features, timeNs, leaving } = outgoing;
+      const questioned = [...asked];
+      const told = [...outgoing.to].filter((address) => !asked.has(address));
       outgoing.to.clear();
-      outgoing.asked.clear();
-      outgoing.latch.unsafeClose();
-      const { features, timeNs, leaving } = outgoing;
+      asked.clear();
       const announcement = { address: transport.address, timeNs, features, remarks: { version, ask: false, leaving } };
       const key = secrets.keyring().sign;
       const bytes = Packet.encode(key, announcement);
@@ -307,11 +314,44 @@ export const run = (
             : undefined,
         );
       }
-      if (oversized) return Effect.void;
-      if (asked.length === 0) return send(told, bytes);
+      if (oversized) return [];
+      const packets = told.length === 0 ? [] : [{ to: told, bytes }];
+      if (questioned.length === 0) return packets;
       const question = Packet.encode(key, { ...announcement, remarks: { version, ask: true, leaving } });
-      return Effect.zipRight(send(asked, question), send(told, bytes));
-    });
+      return [{ to: questioned, bytes: question }, ...packets];
+    };
+    /** Whether `announce` is under way: what it has not sent yet must not overtake newer news. */
+    let sending = false;
+    const announce = Effect.suspend(() => {
+      outgoing.latch.unsafeClose();
+      sending = true;
+      return Effect.forEach(
+        takeOutgoing(),
+        ({ to, bytes }) => {
+          announced.value++;
+          return transport.send(to, bytes);
+        },
+        { discard: true },
+      );
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          sending = false;
+        }),
+      ),
+    );
+    /** The same in the caller's turn, for few peers; false: nothing was sent. */
+    const announceNow = (): boolean => {
+      if (sending || outgoing.asked.size > 0 || outgoing.to.size > mostNow) return false;
+      for (const { to, bytes } of takeOutgoing()) {
+        if (!transport.sendNow(to, bytes)) {
+          for (const address of to) outgoing.to.add(address);
+          return false;
+        }
+        announced.value++;
+      }
+      return true;
+    };
     const announcing = Effect.forever(Effect.zipRight(outgoing.latch.await, announce));
 
     const putObject = (action: { readonly features: FeatureSet; readonly timeNs: bigint }) =>
@@ -426,4 +466,4 @@ export const run = (
     );
 
     return yield* Effect.onExit(loops, () => (options.onExit === "keep" ? Effect.void : withdraw));
-  });
+  }).pipe(Effect.scoped);

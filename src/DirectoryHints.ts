@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { type BigIntStats, statSync, watch as fsWatch } from "node:fs";
 import { basename } from "node:path";
+import * as Alarm from "./Alarm.js";
 
 /** Look at this directory. It may be gone, and nothing in it may have changed. */
 export interface Hint {
@@ -41,6 +42,8 @@ export interface Options {
   readonly sweepInterval?: Duration.DurationInput | undefined;
   /** Defaults to node:fs `watch`. */
   readonly watch?: Watch | undefined;
+  /** Is asked in the turn of each event that has a name whether a hint is needed. Defaults to true. */
+  readonly onEvent?: ((name: string) => boolean) | undefined;
 }
 
 /** More names than this in one directory, and a hint says "list it". */
@@ -119,24 +122,22 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<DirectoryHints, never, Scope.Scope> {
   const open = options.watch ?? nodeWatch;
   const interval = Duration.toMillis(options.sweepInterval ?? "1 second");
-  const scope = yield* Effect.scope;
+  const onEvent = options.onEvent ?? (() => true);
   const clock = yield* Effect.clock;
-  const now = () => Number(clock.unsafeCurrentTimeNanos()) / 1e6;
-  const latch = yield* Effect.makeLatch(false);
+  const alarm = yield* Alarm.make;
+  const now = alarm.monotonicMs;
   const all = new Map<string, Watched>();
   const dirty = new Set<Watched>();
   const warned = new Set<string>();
   const warnings: Array<string> = [];
   let sweepAt = now() + interval;
-  /** When the earliest sleeper opens the latch; others may do so later, for nothing. */
-  let alarmAt = Number.POSITIVE_INFINITY;
 
   const hint = (target: Watched, name: string | undefined) => {
     if (name === undefined || target.pending === "all") target.pending = "all";
     else if (target.pending === undefined) target.pending = new Set([name]);
     else if (target.pending.add(name).size > maxNames) target.pending = "all";
     dirty.add(target);
-    latch.unsafeOpen();
+    alarm.ring();
   };
 
   const close = (target: Watched) => {
@@ -161,7 +162,8 @@ export const make = Effect.fnUntraced(function* (
         (name) => {
           // an event of the directory itself carries its own name: it was removed, moved or unmounted
           if (name === target.base) target.stale = true;
-          hint(target, name === null || target.stale ? undefined : name);
+          if (name === null || target.stale) hint(target, undefined);
+          else if (onEvent(name)) hint(target, name);
         },
         (cause) => {
           warn(target.directory, cause);
@@ -210,19 +212,8 @@ export const make = Effect.fnUntraced(function* (
       if (pending === "all") refresh(target);
       hints.push({ directory, names: pending === "all" ? undefined : pending });
     }
-    latch.unsafeClose();
+    alarm.silence();
     return hints;
-  };
-
-  /** Has the latch opened at `time`. Racing the latch against a sleep would do too, but ending a race costs 0.1 ms. */
-  const setAlarm = (time: number): Effect.Effect<unknown> => {
-    if (alarmAt <= time) return Effect.void;
-    alarmAt = time;
-    const ring = Effect.sync(() => {
-      if (alarmAt === time) alarmAt = Number.POSITIVE_INFINITY;
-      latch.unsafeOpen();
-    });
-    return Effect.forkIn(Effect.delay(ring, time - now()), scope);
   };
 
   yield* Effect.addFinalizer(() => Effect.sync(() => all.forEach(close)));
@@ -257,10 +248,7 @@ export const make = Effect.fnUntraced(function* (
       const until = atMost === undefined ? Number.POSITIVE_INFINITY : now() + Duration.toMillis(atMost);
       for (;;) {
         const wakeAt = Math.min(until, sweepAt);
-        if (dirty.size === 0 && wakeAt > now()) {
-          yield* setAlarm(wakeAt);
-          yield* latch.await;
-        }
+        if (dirty.size === 0 && wakeAt > now()) yield* alarm.wait(wakeAt);
         if (now() >= sweepAt) yield* sweep;
         const hints = drain();
         while (warnings.length > 0) yield* Effect.logWarning(warnings.shift());

@@ -135,10 +135,19 @@ const watchDirectory = Effect.fnUntraced(function* (
   features: FeatureSet,
   metrics: Metrics.Service,
   options: DirectoryHints.Options | undefined,
+  ahead: (features: FeatureSet) => boolean,
 ): Effect.fn.Return<Effect.Effect<FeatureSet>, never, Scope.Scope> {
   const clock = yield* Effect.clock;
   const now = () => Number(clock.unsafeCurrentTimeNanos()) / 1e6;
-  const hints = yield* DirectoryHints.make(options);
+  const hints = yield* DirectoryHints.make({
+    ...options,
+    onEvent: (name) => {
+      // others, such as the temporary file of each change, are the sweep's matter
+      if (!Feature.isFeatureName(name)) return false;
+      lookAhead(name);
+      return true;
+    },
+  });
   yield* hints.watch(directory);
 
   const files = new Map<FeatureName, File>();
@@ -338,10 +347,51 @@ const watchDirectory = Effect.fnUntraced(function* (
 
   let set = Feature.empty;
   let refused = 0;
+  /** Whether the consumer has all that was seen, and the next hint is waited for. */
+  let idle = false;
+
+  /** Makes the set anew; whether it is another. */
+  const renew = (): boolean => {
+    if (changed) {
+      changed = false;
+      const good: Array<readonly [FeatureName, FileContent]> = [];
+      for (const file of files.values()) if (file.good !== undefined) good.push([file.name, file.good]);
+      const over = overlay(features, good);
+      set = over.set;
+      refused = over.refused.length;
+    }
+    if (unread + refused > 0 !== refusing) {
+      refusing = !refusing;
+      if (refusing)
+        report(
+          directory,
+          "too-many",
+          `${unread + refused} features are left out, the last by name, because a node may have at most ${Feature.maxFeatures}: remove some from ${directory} or the command line`,
+        );
+    }
+    return set.text !== lastText;
+  };
+
+  const rest = (start: number) => {
+    if (stirred) restUntil = now() + Math.min(maxRestMs, restFactor * (now() - start));
+    stirred = false;
+  };
+
+  /** Looks in the turn of the event, which saves the fiber's wake-up. What is due and what must be logged is for the loop, which the same event wakes. */
+  const lookAhead = (name: FeatureName) => {
+    const start = now();
+    if (!idle || start < restUntil) return;
+    inspect(name);
+    if (changed && renew() && ahead(set)) lastText = set.text;
+    rest(start);
+  };
+
   return Effect.gen(function* () {
     for (;;) {
       if (restUntil - now() >= 1) yield* Effect.sleep(restUntil - now());
+      idle = !first;
       const taken = yield* hints.take(Math.max(0, nextDue() - now()));
+      idle = false;
       const start = now();
       if (start >= statAllAt || taken.some(({ names }) => names === undefined)) {
         yield* lookAtAll;
@@ -352,28 +402,10 @@ const watchDirectory = Effect.fnUntraced(function* (
       const due = [...rechecks].filter((file) => file.recheckAt <= start).map((file) => file.name);
       yield* inspectAll(due);
       first = false;
-      if (changed) {
-        changed = false;
-        const good = [...files.values()].flatMap((file) =>
-          file.good === undefined ? [] : [[file.name, file.good] as const],
-        );
-        const over = overlay(features, good);
-        set = over.set;
-        refused = over.refused.length;
-      }
-      if (unread + refused > 0 !== refusing) {
-        refusing = !refusing;
-        if (refusing)
-          report(
-            directory,
-            "too-many",
-            `${unread + refused} features are left out, the last by name, because a node may have at most ${Feature.maxFeatures}: remove some from ${directory} or the command line`,
-          );
-      }
-      for (const line of lines.splice(0)) yield* line;
-      if (stirred) restUntil = now() + Math.min(maxRestMs, restFactor * (now() - start));
-      stirred = false;
-      if (set.text !== lastText) {
+      const news = renew();
+      while (lines.length > 0) yield* lines.shift()!;
+      rest(start);
+      if (news) {
         lastText = set.text;
         return set;
       }
@@ -388,6 +420,11 @@ export declare namespace FeatureSource {
      * Nothing is looked at before it is asked for, so a slow consumer gets fewer sets, never older ones. For one consumer.
      */
     readonly snapshots: Stream.Stream<FeatureSet>;
+    /**
+     * Has a set that one event brings handed to `take` in the turn of that event, while the consumer of `snapshots` has
+     * taken all there was; the stream does not repeat it. Until the scope closes.
+     */
+    readonly ahead: (take: (features: FeatureSet) => void) => Effect.Effect<void, never, Scope.Scope>;
   }
 
   interface Options {
@@ -417,17 +454,34 @@ export class FeatureSource extends Context.Tag("nameq/FeatureSource")<FeatureSou
   static readonly layer = (options: FeatureSource.Options): Layer.Layer<FeatureSource, never, Metrics> =>
     Layer.effect(
       FeatureSource,
-      Effect.map(Metrics, (metrics) => ({
-        snapshots:
-          options.directory === undefined
-            ? Stream.concat(Stream.make(overlay(options.features, []).set), Stream.never)
-            : Stream.unwrapScoped(
-                Effect.map(
-                  watchDirectory(options.directory, options.features, metrics, options.hints),
-                  Stream.repeatEffect,
+      Effect.map(Metrics, (metrics) => {
+        let take: ((set: FeatureSet) => void) | undefined;
+        const ahead = (set: FeatureSet): boolean => {
+          take?.(set);
+          return take !== undefined;
+        };
+        return {
+          snapshots:
+            options.directory === undefined
+              ? Stream.concat(Stream.make(overlay(options.features, []).set), Stream.never)
+              : Stream.unwrapScoped(
+                  Effect.map(
+                    watchDirectory(options.directory, options.features, metrics, options.hints, ahead),
+                    Stream.repeatEffect,
+                  ),
                 ),
-              ),
-      })),
+          ahead: (taker) =>
+            Effect.acquireRelease(
+              Effect.sync(() => {
+                take = taker;
+              }),
+              () =>
+                Effect.sync(() => {
+                  take = undefined;
+                }),
+            ),
+        };
+      }),
     );
 
   /** Feature files in memory for `layerMemory`. */
@@ -451,6 +505,7 @@ export class FeatureSource extends Context.Tag("nameq/FeatureSource")<FeatureSou
   /** The same rules over files in memory, without delays, logs and counts. */
   static readonly layerMemory = ({ features, files }: FeatureSource.Memory): Layer.Layer<FeatureSource> =>
     Layer.sync(FeatureSource, () => ({
+      ahead: () => Effect.void,
       snapshots: files.changes.pipe(
         Stream.mapAccum(new Map<FeatureName, FileContent>(), (before, texts) => {
           const good = new Map<FeatureName, FileContent>();

@@ -26,21 +26,13 @@ import * as Answers from "./Http/Answers.js";
 import * as Api from "./Http/Api.js";
 import { Events, maxClients } from "./Http/Events.js";
 import * as Guard from "./Http/Guard.js";
+import type { PageFile, PageFiles } from "./Http/PageFiles.js";
 import { processFamilies } from "./Http/Process.js";
 import * as Prometheus from "./Http/Prometheus.js";
 import { type Listen, urlFile, urlOf } from "./Http/Url.js";
 import { Metrics } from "./Metrics.js";
 import type { NodeView } from "./NodeView.js";
 import { version } from "./Version.js";
-
-/** One file of the page. */
-export interface PageFile {
-  readonly type: string;
-  readonly body: Buffer;
-  readonly gzip: Buffer;
-  readonly etag: string;
-  readonly cacheControl: string;
-}
 
 export interface HttpOptions {
   readonly listen: Listen;
@@ -54,8 +46,10 @@ export interface HttpOptions {
   readonly port: number;
   /** For reading, such as `s3://bucket/prefix/`. */
   readonly registry: string;
+  /** Replaces some of the limits, in tests. */
+  readonly limits?: Partial<typeof limits>;
   /** By path: what is answered beside the API. */
-  readonly page?: ReadonlyMap<string, PageFile>;
+  readonly page?: PageFiles;
 }
 
 /** The face cannot be opened. Never holds the token. */
@@ -155,10 +149,13 @@ const readToken = (file: string): Effect.Effect<string, HttpError> =>
   });
 
 /** A server that listens. When the scope ends, open answers have a moment to end; then their connections are cut. */
-const listening = ({ host, port }: Listen): Effect.Effect<http.Server, HttpError, Scope.Scope> =>
+const listening = (
+  { host, port }: Listen,
+  options: typeof limits,
+): Effect.Effect<http.Server, HttpError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.async<http.Server, HttpError>((resume) => {
-      const server = http.createServer(limits);
+      const server = http.createServer(options);
       server.maxConnections = maxConnections;
       server.on("error", (cause) => resume(new HttpError({ reason: "Bind", where: `${host}:${port}`, cause })));
       server.listen({ host, port, exclusive: true }, () => resume(Effect.succeed(server)));
@@ -225,7 +222,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     const startedAtMs = nowMs();
     let token = options.tokenFile === undefined ? undefined : yield* readToken(options.tokenFile);
 
-    const server = yield* listening(listen);
+    const server = yield* listening(listen, { ...limits, ...options.limits });
     const bound = server.address();
     const url = urlOf({
       host: listen.host,
@@ -242,7 +239,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       features: view.own.entries.size,
       registry: options.registry,
       stateDir: options.stateDir,
-      registryClockOffsetMs: undefined,
+      registryClockOffsetMs: view.registryOffsetMs,
     });
     const events = new Events(view, metrics, self);
     const ofProcess = yield* processFamilies(startedAtMs);
@@ -393,16 +390,19 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     );
     server.on("request", handler);
     yield* Effect.forkScoped(events.serve);
-    yield* Effect.forkScoped(
-      Effect.gen(function* () {
-        if (options.tokenFile !== undefined) token = yield* readToken(options.tokenFile);
-        yield* restoreUrl;
-      }).pipe(
-        Effect.catchAll((error) => Effect.logWarning(error.message)),
-        Effect.delay(lookEvery),
-        Effect.forever,
-      ),
+    let failing = false;
+    const look = Effect.gen(function* () {
+      if (options.tokenFile !== undefined) token = yield* readToken(options.tokenFile);
+      yield* restoreUrl;
+      failing = false;
+    }).pipe(
+      Effect.catchAll((error) => {
+        if (failing) return Effect.void;
+        failing = true;
+        return Effect.logWarning(error.message);
+      }),
     );
+    yield* Effect.forkScoped(Effect.forever(Effect.delay(look, lookEvery)));
     yield* Effect.logInfo(`status page and API at ${url}`);
     if (!isLoopback(listen.host) && token === undefined) {
       yield* Effect.logWarning(

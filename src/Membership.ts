@@ -174,6 +174,7 @@ export class Membership {
   /** The newest news of peers that were forgotten lately, the oldest first. */
   private readonly forgotten = new Map<Address.Address, { readonly timeNs: bigint; readonly untilMs: number }>();
   private silentPeers = 0;
+  private registryOffset: number | undefined;
   private lastTimeNs = 0n;
   private sleptMs = 0;
   private nowMs = 0;
@@ -212,6 +213,11 @@ export class Membership {
 
   get features(): FeatureSet {
     return this.own;
+  }
+
+  /** Our clock less the registry's at the last listing, ms (S3 tells whole seconds); undefined before. */
+  get registryOffsetMs(): number | undefined {
+    return this.registryOffset;
   }
 
   /** Whether the registry was scanned (or given up on) and the first answers were waited for. */
@@ -800,6 +806,7 @@ export class Membership {
 
   private checkClock(registryMs: number, now: Instant): void {
     const offMs = Number(now.wallNs / 1_000_000n) - registryMs;
+    this.registryOffset = offMs;
     this.condition(
       "clock",
       "warning",

@@ -201,6 +201,11 @@ export class NodeView {
     return this.viewed?.membership.features ?? Feature.empty;
   }
 
+  /** Our clock less the registry's at the last listing, ms; undefined before. */
+  get registryOffsetMs(): number | undefined {
+    return this.viewed?.membership.registryOffsetMs;
+  }
+
   /** The sequence number of the last change; 0 before the first. */
   get sequence(): number {
     return this.last;

@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer";
 import * as Random from "effect/Random";
 import type * as Scope from "effect/Scope";
 import * as Address from "./Address.js";
+import * as Alarm from "./Alarm.js";
 import * as Feature from "./Feature.js";
 import type { FeatureName, FeatureValue, HostFeatures } from "./Feature.js";
 import { Metrics } from "./Metrics.js";
@@ -40,8 +41,8 @@ export class StateTreeError extends Data.TaggedError("StateTreeError")<{
 export declare namespace StateTree {
   interface Service {
     /**
-     * Sets what the tree must show for `host` (an empty map: nothing). Synchronous: it only notes the wish; many wishes
-     * for one host before it is written are one write. A provisional wish adds files that are missing, but neither
+     * Sets what the tree must show for `host` (an empty map: nothing). Synchronous: while the writer has nothing to do, a
+     * small change is written at once; else it only notes the wish, and many wishes for one host are one write. A provisional wish adds files that are missing, but neither
      * changes nor removes one that was found at start (its news may be older than the file); `settle` or a firm wish ends that.
      */
     readonly update: (
@@ -69,6 +70,8 @@ export declare namespace StateTree {
 
 /** File operations between two turns for the rest of the program: about 1.5 ms. Source: MEASURED, "Files". */
 const batch = 64;
+/** File operations that `update` does itself. */
+const batchAhead = 16;
 /** Comparisons that count as one file operation. */
 const comparisons = 64;
 /** A new feature directory stands so long before its first file, ms. Source: PROTOCOL, section 4. */
@@ -135,9 +138,9 @@ const advice = (code: string): string => {
 const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError, Metrics | Scope.Scope> =>
   Effect.gen(function* () {
     const metrics = yield* Metrics;
-    const clock = yield* Effect.clock;
+    const nudge = yield* Alarm.make;
     // monotonic: a clock that is set must not end a directory's ten minutes
-    const now = (): number => Number(clock.unsafeCurrentTimeNanos() / 1000n) / 1000;
+    const now = nudge.monotonicMs;
 
     const hosts = new Map<Address.Address, Host>();
     const directories = new Map<FeatureName, Directory>();
@@ -147,7 +150,6 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     const dirty = new Map<Address.Address, number>();
     metrics.gauge("tree_hosts_pending", () => dirty.size);
     const writeTime = metrics.histogram("tree_write");
-    const nudge = yield* Effect.makeLatch(false);
     const waiting = new Set<{ readonly for: number; readonly resume: () => void }>();
     /** What fails now, by error code. */
     const failing = new Map<string, Set<string>>();
@@ -156,16 +158,23 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     let settled = false;
     let withdrawn = false;
     let lookNow = false;
+    /** Whether the writer waits for something to do. */
+    let idle = false;
+    /** Until when `update` leaves writing to the writer: as long as it took the last time, so that a burst is written in batches. */
+    let restUntilMs = 0;
     /** Whether the temporary file may stand there. */
     let leftover = true;
     /** The stamp of `features` when all in it was known. */
     let lookedAt: string | undefined;
 
-    const touch = (address: Address.Address, host: Host): void => {
+    const mark = (address: Address.Address, host: Host): void => {
       host.revision++;
       host.notBeforeMs = 0;
       if (!dirty.has(address)) dirty.set(address, ++lastWish);
-      nudge.unsafeOpen();
+    };
+    const touch = (address: Address.Address, host: Host): void => {
+      mark(address, host);
+      nudge.ring();
     };
 
     const newHost = (address: Address.Address): Host => {
@@ -338,6 +347,19 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       if (shown.size === 0 && wish.size === 0) hosts.delete(address);
     }
 
+    /** Does the writer's work for one host in the caller's turn, which saves a fiber's wake-up; whatever is left is the writer's. */
+    const writeAhead = (address: Address.Address, host: Host): void => {
+      const startMs = now();
+      if (idle && dirty.size === 1 && startMs >= restUntilMs) {
+        let done = 0;
+        for (const step of reconcile(address, host, () => startMs + firstRetryMs))
+          if ((done += step) >= batchAhead) break;
+        const endMs = now();
+        restUntilMs = endMs + (endMs - startMs);
+      }
+      if (dirty.size > 0 || lookNow || lines.length > 0) nudge.ring();
+    };
+
     /** All hosts that are due. `jitter` is one for the pass, so that what failed together is tried together. */
     function* pass(jitter: number) {
       const startMs = now();
@@ -479,7 +501,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     const run = Effect.gen(function* () {
       let lookAtMs = now() + lookEveryMs;
       for (;;) {
-        nudge.unsafeClose();
+        idle = false;
+        nudge.silence();
         if (lookNow || lookAtMs <= now()) {
           yield* checkLock;
           yield* drive(look());
@@ -493,10 +516,17 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           break;
         }
         for (const address of dirty.keys()) dueMs = Math.min(dueMs, hosts.get(address)?.notBeforeMs ?? 0);
-        const restMs = Math.ceil(dueMs - now());
-        if (restMs > 0) yield* Effect.raceFirst(nudge.await, Effect.sleep(restMs));
+        if (dueMs <= now()) continue;
+        idle = true;
+        yield* nudge.wait(dueMs);
       }
-    });
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          idle = false;
+        }),
+      ),
+    );
 
     return {
       update: (address, features, options) => {
@@ -507,7 +537,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         if (host.wish === features && host.firm === firm) return;
         host.wish = features;
         host.firm = firm;
-        touch(address, host);
+        mark(address, host);
+        writeAhead(address, host);
       },
       settle: () => {
         if (settled) return;

@@ -1,4 +1,5 @@
 /** The node's UDP socket. */
+import * as Cause from "effect/Cause";
 import * as Chunk from "effect/Chunk";
 import * as Context from "effect/Context";
 import * as Data from "effect/Data";
@@ -6,6 +7,7 @@ import * as Effect from "effect/Effect";
 import * as FiberSet from "effect/FiberSet";
 import * as Layer from "effect/Layer";
 import * as Option from "effect/Option";
+import type * as Scope from "effect/Scope";
 import * as Stream from "effect/Stream";
 import { createSocket } from "node:dgram";
 import { type Address, family } from "./Address.js";
@@ -91,6 +93,12 @@ export declare namespace UdpTransport {
      * dropped and counted. Fails when the socket breaks; ends when the transport is closed.
      */
     readonly receive: Stream.Stream<Datagram, UdpError>;
+    /**
+     * Has a datagram that comes while the consumer of `receive` waits handed to `take` in the socket's own turn, past the
+     * stream: a fiber's wake-up costs more than the datagram. What `take` throws ends the stream as a defect. Until the
+     * scope closes.
+     */
+    readonly ahead: (take: (datagram: Datagram) => void) => Effect.Effect<void, never, Scope.Scope>;
     /** Datagrams dropped so far because the buffer was full. */
     readonly dropped: () => number;
     /**
@@ -98,6 +106,11 @@ export declare namespace UdpTransport {
      * stop the others. When the kernel takes nothing for 5 s, all that is left has failed. `bytes` must not change meanwhile.
      */
     readonly send: (to: ReadonlyArray<Address>, bytes: Buffer) => Effect.Effect<SendReport>;
+    /**
+     * The same at once, for at most `mostNow` destinations while no outcome of an earlier call is open; outcomes are only
+     * counted. False: nothing was done.
+     */
+    readonly sendNow: (to: ReadonlyArray<Address>, bytes: Buffer) => boolean;
   }
 }
 
@@ -115,7 +128,7 @@ export class UdpTransport extends Context.Tag("nameq/UdpTransport")<UdpTransport
 }
 
 /** Destinations that are handed to the socket before the event loop gets a turn: about 1 ms of work. */
-const batchSize = 128;
+export const mostNow = 128;
 
 /** Errors that say that the descriptor itself is of no use. All others (ICMP answers, no memory) pass. */
 const fatal: ReadonlySet<string | undefined> = new Set(["EBADF", "ENOTSOCK", "EINVAL", "EFAULT"]);
@@ -197,22 +210,23 @@ const make = Effect.fnUntraced(function* (options: UdpOptions) {
     ),
   );
 
+  const sendOne = (to: Address, bytes: Buffer, answer: (cause: unknown) => void): void => {
+    const refusal = otherFamily(address, to);
+    if (refusal !== undefined) return answer(refusal);
+    try {
+      socket.send(bytes, port, to, answer);
+    } catch (cause) {
+      answer(cause);
+    }
+  };
+
   const send = Effect.fnUntraced(function* (to: ReadonlyArray<Address>, bytes: Buffer) {
-    const tally = new Tally(to, metrics);
+    const tally = new Tally(to, bytes.length, metrics);
     let at = 0;
     let stuck = false;
     while (at < to.length && !stuck) {
-      for (const end = Math.min(at + batchSize, to.length); at < end; at++) {
-        const answer = tally.expect(at);
-        const refusal = otherFamily(address, to[at]!);
-        if (refusal !== undefined) answer(refusal);
-        else {
-          try {
-            socket.send(bytes, port, to[at], answer);
-          } catch (cause) {
-            answer(cause);
-          }
-        }
+      for (const end = Math.min(at + mostNow, to.length); at < end; at++) {
+        sendOne(to[at]!, bytes, tally.expect(at));
       }
       yield* turn;
       stuck = tally.open.size > 0 && !(yield* tally.answered);
@@ -225,7 +239,23 @@ const make = Effect.fnUntraced(function* (options: UdpOptions) {
     return tally.report();
   });
 
-  return UdpTransport.of({ address, port, receive: inbox.stream, dropped: () => inbox.dropped, send });
+  let last: Tally | undefined;
+  const sendNow = (to: ReadonlyArray<Address>, bytes: Buffer): boolean => {
+    if (to.length > mostNow || (last !== undefined && last.open.size > 0)) return false;
+    last = new Tally(to, bytes.length, metrics);
+    for (let at = 0; at < to.length; at++) sendOne(to[at]!, bytes, last.expect(at));
+    return true;
+  };
+
+  return UdpTransport.of({
+    address,
+    port,
+    receive: inbox.stream,
+    ahead: inbox.ahead,
+    dropped: () => inbox.dropped,
+    send,
+    sendNow,
+  });
 });
 
 const makeMemory = Effect.fnUntraced(function* (network: SimulatedNetwork, address: Address, limits: PendingLimits) {
@@ -246,26 +276,31 @@ const makeMemory = Effect.fnUntraced(function* (network: SimulatedNetwork, addre
       }),
   );
 
-  const send = (to: ReadonlyArray<Address>, bytes: Buffer) =>
-    Effect.sync(() => {
-      const tally = new Tally(to, metrics);
-      const tooLong = bytes.length > maxDatagram ? failure("EMSGSIZE", "message too long") : undefined;
-      const refusals = to.map((each) => otherFamily(address, each) ?? tooLong);
-      const up = plug.send(
-        to.filter((_, at) => refusals[at] === undefined),
-        bytes,
-      );
-      const down = up ? undefined : failure("ENETDOWN", "this node is off the network");
-      for (let at = 0; at < to.length; at++) tally.expect(at)(refusals[at] ?? down);
-      return tally.report();
-    });
+  const sendAll = (to: ReadonlyArray<Address>, bytes: Buffer): SendReport => {
+    const tally = new Tally(to, bytes.length, metrics);
+    const tooLong = bytes.length > maxDatagram ? failure("EMSGSIZE", "message too long") : undefined;
+    const refusals = to.map((each) => otherFamily(address, each) ?? tooLong);
+    const up = plug.send(
+      to.filter((_, at) => refusals[at] === undefined),
+      bytes,
+    );
+    const down = up ? undefined : failure("ENETDOWN", "this node is off the network");
+    for (let at = 0; at < to.length; at++) tally.expect(at)(refusals[at] ?? down);
+    return tally.report();
+  };
 
   return UdpTransport.of({
     address,
     port: Defaults.port,
     receive: inbox.stream,
+    ahead: inbox.ahead,
     dropped: () => inbox.dropped,
-    send,
+    send: (to, bytes) => Effect.sync(() => sendAll(to, bytes)),
+    sendNow: (to, bytes) => {
+      if (to.length > mostNow) return false;
+      sendAll(to, bytes);
+      return true;
+    },
   });
 });
 
@@ -279,7 +314,8 @@ class Inbox {
   dropped = 0;
   private pending: Array<Datagram> = [];
   private bytes = 0;
-  private ended: Option.Option<UdpError> | undefined;
+  private ended: Cause.Cause<Option.Option<UdpError>> | undefined;
+  private taker: ((datagram: Datagram) => void) | undefined;
   private waiter: (() => void) | undefined;
   private waking = false;
   private readonly maxPending: number;
@@ -307,6 +343,14 @@ class Inbox {
   offer(datagram: Datagram): boolean {
     this.received.value++;
     this.receivedBytes.value += datagram.bytes.length;
+    if (this.taker !== undefined && this.waiter !== undefined && !this.waking && this.ended === undefined) {
+      try {
+        this.taker(datagram);
+      } catch (defect) {
+        this.stop(Cause.die(defect));
+      }
+      return true;
+    }
     if (this.pending.length >= this.maxPending || this.bytes + datagram.bytes.length > this.maxPendingBytes) {
       this.dropped++;
       this.full.value++;
@@ -320,8 +364,24 @@ class Inbox {
 
   /** Ends the stream: at once and empty, or with an error after what is there. */
   end(error?: UdpError): void {
-    this.ended ??= Option.fromNullable(error);
     if (error === undefined) this.pending = [];
+    this.stop(Cause.fail(Option.fromNullable(error)));
+  }
+
+  /** See `UdpTransport.ahead`. Nothing is pending while the consumer waits and is not being woken. */
+  readonly ahead = (take: (datagram: Datagram) => void): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        this.taker = take;
+      }),
+      () =>
+        Effect.sync(() => {
+          this.taker = undefined;
+        }),
+    );
+
+  private stop(cause: Cause.Cause<Option.Option<UdpError>>): void {
+    this.ended ??= cause;
     this.wake();
   }
 
@@ -350,7 +410,7 @@ class Inbox {
 
   private readonly drain = Effect.suspend(() => {
     const taken = this.pending;
-    if (taken.length === 0 && this.ended !== undefined) return Effect.fail(this.ended);
+    if (taken.length === 0 && this.ended !== undefined) return Effect.failCause(this.ended);
     this.pending = [];
     this.bytes = 0;
     return Effect.succeed(Chunk.unsafeFromArray(taken));
@@ -373,12 +433,15 @@ class Tally {
   private allKnown: () => void = () => {};
 
   private readonly sentCell: Cell;
+  private readonly sentBytes: Cell;
 
   constructor(
     private readonly to: ReadonlyArray<Address>,
+    private readonly size: number,
     private readonly metrics: Metrics.Service,
   ) {
     this.sentCell = metrics.cell("datagrams_sent");
+    this.sentBytes = metrics.cell("datagrams_sent_bytes");
   }
 
   expect(at: number): (cause: unknown) => void {
@@ -391,6 +454,7 @@ class Tally {
     if (cause === null || cause === undefined) {
       this.sent++;
       this.sentCell.value++;
+      this.sentBytes.value += this.size;
     } else {
       this.metrics.add("datagrams_send_failed");
       if (at < this.first) {

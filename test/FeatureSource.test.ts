@@ -588,6 +588,42 @@ describe("a feature directory, watched", () => {
     }),
   );
 
+  it.scopedLive("one change is handed over in the turn of its event, and the stream does not repeat it", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporaryDirectory;
+      const fake: { event?: (name: string | null) => void } = {};
+      const watch: DirectoryHints.Watch = (_, event) => {
+        fake.event = event;
+        return { close: () => {} };
+      };
+      yield* Effect.gen(function* () {
+        const early: Array<string> = [];
+        const source = yield* FeatureSource;
+        yield* source.ahead(({ text }) => void early.push(text));
+        const { seen, until } = yield* observe;
+        yield* until("{}");
+        yield* Effect.sleep("200 millis");
+        const put = (name: string, text: string) => {
+          fs.writeFileSync(join(directory, name), text);
+          fake.event!(name);
+        };
+        put("web", "1");
+        assert.deepStrictEqual(early, ['{"web":1}']);
+        put("broken", "{");
+        yield* Effect.sleep("200 millis");
+        assert.deepStrictEqual(early, ['{"web":1}']);
+        fs.unlinkSync(join(directory, "web"));
+        fake.event!("web");
+        assert.deepStrictEqual(early, ['{"web":1}', "{}"]);
+        yield* Effect.sleep("200 millis");
+        assert.deepStrictEqual(yield* seen, ["{}"]);
+      }).pipe(
+        Effect.provide(FeatureSource.layer({ directory, features: Feature.empty, hints: { watch } })),
+        Effect.provide([Metrics.layer, silent]),
+      );
+    }),
+  );
+
   it.scopedLive("of too many files, the first by name are taken, with one warning", () =>
     Effect.gen(function* () {
       const all = Array.from({ length: Feature.maxFeatures + 5 }, (_, n) => `f${String(n).padStart(5, "0")}`);

@@ -1,71 +1,18 @@
 /** The HTTP face over real sockets, of nodes of a simulated fleet. */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import * as http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, assert, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
-import type * as Scope from "effect/Scope";
-import type { Address } from "../src/Address.js";
-import { Cluster } from "../src/Cluster.js";
-import * as Http from "../src/Http.js";
-import { Metrics } from "../src/Metrics.js";
+import * as Schema from "effect/Schema";
+import type { Cluster } from "../src/Cluster.js";
+import * as Api from "../src/Http/Api.js";
+import { type Answer, ask, face as faceOf, fleet } from "./HttpFace.js";
 
 const base = mkdtempSync(join(tmpdir(), "nameq-http-"));
 afterAll(() => rmSync(base, { recursive: true, force: true }));
-let directories = 0;
 
-/** A fleet of this test's own. */
-const fleet = (options: Parameters<typeof Cluster.make>[0]) =>
-  Effect.acquireRelease(
-    Effect.sync(() => Cluster.make(options)),
-    (cluster) => Effect.sync(() => cluster.close()),
-  );
-
-/** The face of a fleet's first node on a port that the system chooses. */
-const face = (
-  cluster: Cluster,
-  options: Partial<Http.HttpOptions> = {},
-): Effect.Effect<string, Http.HttpError, Scope.Scope> =>
-  Effect.suspend(() => {
-    const node = cluster.node(0);
-    if (node.metrics === undefined) cluster.advance("1 millis");
-    return Http.make({
-      listen: { host: "127.0.0.1", port: 0 },
-      stateDir: mkdtempSync(join(base, `state-${directories++}-`)),
-      view: node.view,
-      address: node.address as Address,
-      port: 17106,
-      registry: "s3://bucket/prefix/",
-      ...options,
-    }).pipe(Effect.provideService(Metrics, node.metrics!));
-  });
-
-interface Answer {
-  readonly status: number;
-  readonly headers: http.IncomingHttpHeaders;
-  readonly body: string;
-}
-
-/** One request on a connection of its own; the path goes out as it is. */
-const ask = (
-  url: string,
-  path: string,
-  options: { readonly method?: string; readonly headers?: http.OutgoingHttpHeaders; readonly body?: string } = {},
-): Effect.Effect<Answer> =>
-  Effect.async((resume) => {
-    const { hostname, port } = new URL(url);
-    const { body, ...rest } = options;
-    const request = http.request({ hostname, port, path, agent: false, ...rest }, (response) => {
-      let text = "";
-      response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
-      response.on("end", () =>
-        resume(Effect.succeed({ status: response.statusCode ?? 0, headers: response.headers, body: text })),
-      );
-    });
-    request.on("error", (error) => resume(Effect.die(error)));
-    request.end(body);
-  });
+const face = (cluster: Cluster, options: Parameters<typeof faceOf>[2] = {}) => faceOf(cluster, base, options);
 
 const json = (answer: Answer): unknown => {
   assert.strictEqual(answer.headers["content-type"], "application/json");
@@ -187,6 +134,89 @@ describe("the HTTP face", () => {
       assert.strictEqual(yield* status("/v1/features", "Basic 0123456789abcdef"), 401);
       assert.strictEqual(yield* status("/v1/features", "Bearer"), 401);
       assert.strictEqual(yield* status("/v1/features", "bearer 0123456789abcdef"), 200);
+    }),
+  );
+
+  it.scopedLive("answers as its document says", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 3 });
+      cluster.node(0).set("a", [1, { b: null }]);
+      cluster.advance("1 minute");
+      cluster.registry.link("10.0.0.1").failure = "Unreachable";
+      cluster.node(2).crash();
+      cluster.advance("20 minutes");
+      const url = yield* face(cluster);
+      const documented = { "/v1/features": Api.Features, "/v1/features/a": Api.Feature, "/v1/nodes": Api.Nodes };
+      for (const [path, schema] of Object.entries(documented)) {
+        const decode = Schema.decodeUnknown(schema as Schema.Schema<unknown>, { onExcessProperty: "error" });
+        const answer = json(yield* ask(url, path));
+        assert.deepStrictEqual(yield* decode(answer), answer);
+      }
+      const { body } = yield* ask(url, "/v1/nodes");
+      assert.include(body, '"state":"forgotten"');
+      assert.include(body, '"severity":"error"');
+      const document = json(yield* ask(url, "/openapi.json"));
+      assert.deepStrictEqual(document, JSON.parse(JSON.stringify(Api.document())));
+    }),
+  );
+
+  it.scopedLive("asks peers at most once for all who want to know who can be reached", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 3 });
+      cluster.advance("1 minute");
+      const { metrics } = cluster.node(0);
+      const sent = metrics!.value("datagrams_sent");
+      const url = yield* face(cluster);
+      // the question goes out and is answered in the fleet's time
+      const passing = Effect.forever(
+        Effect.zipRight(
+          Effect.sync(() => cluster.advance("10 millis")),
+          Effect.sleep("5 millis"),
+        ),
+      );
+      const answers = yield* Effect.race(
+        Effect.all([ask(url, "/v1/reachability"), ask(url, "/v1/reachability")], { concurrency: "unbounded" }),
+        passing,
+      );
+      const again = yield* ask(url, "/v1/reachability");
+      assert.strictEqual(metrics!.value("datagrams_sent"), sent + 2);
+      for (const answer of [...answers, again]) {
+        assert.strictEqual(answer.body, again.body);
+        const decode = Schema.decodeUnknown(Api.Reachability, { onExcessProperty: "error" });
+        const { nodes } = yield* decode(json(answer));
+        assert.deepStrictEqual(
+          nodes.map(({ address, answered, canAnswer }) => `${address} ${answered} ${canAnswer}`),
+          ["10.0.0.2 true true", "10.0.0.3 true true"],
+        );
+      }
+    }),
+  );
+
+  it.scopedLive("serves the page's files to everybody, compressed for who wants that", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      const tokenFile = join(base, "page-token");
+      writeFileSync(tokenFile, "0123456789abcdef");
+      const file = {
+        type: "text/html; charset=utf-8",
+        body: Buffer.from("<p>plain"),
+        gzip: Buffer.from("zipped"),
+        etag: 'W/"1"',
+        cacheControl: "no-cache",
+      };
+      const url = yield* face(cluster, { tokenFile, page: new Map([["/", file]]) });
+      const plain = yield* ask(url, "/?a=b");
+      assert.deepInclude(plain, { status: 200, body: "<p>plain" });
+      assert.strictEqual(plain.headers["content-type"], "text/html; charset=utf-8");
+      assert.strictEqual(plain.headers["cache-control"], "no-cache");
+      assert.match(String(plain.headers["content-security-policy"]), /script-src 'self'/);
+      const zipped = yield* ask(url, "/", { headers: { "accept-encoding": "br, gzip" } });
+      assert.deepInclude(zipped, { status: 200, body: "zipped" });
+      assert.strictEqual(zipped.headers["content-encoding"], "gzip");
+      assert.strictEqual(zipped.headers["vary"], "accept-encoding");
+      const known = yield* ask(url, "/", { headers: { "if-none-match": 'W/"1"' } });
+      assert.deepInclude(known, { status: 304, body: "" });
+      for (const path of ["/index.html", "/../", "/%2e%2e/"]) assert.strictEqual((yield* ask(url, path)).status, 401);
     }),
   );
 });

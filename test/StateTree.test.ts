@@ -154,6 +154,30 @@ const contract = (name: string, make: Effect.Effect<World, never, Scope.Scope>) 
       }),
     );
 
+    it.scoped("writes a small change at once while nothing else waits, and leaves the rest to the writer", () =>
+      Effect.gen(function* () {
+        const world = yield* make;
+        yield* life(world, (tree, metrics) =>
+          Effect.gen(function* () {
+            const many = (value: string) => Object.fromEntries(Array.makeBy(40, (n) => [`many-${n}`, value] as const));
+            tree.update(a, features({ small: "1", ...many("1") }));
+            yield* flushed(tree);
+            tree.update(a, features({ small: "2", ...many("1") }));
+            assert.strictEqual(world.read(`features/small/${a}`), "2\n");
+            assert.strictEqual(metrics.value("tree_writes"), 42);
+            tree.update(a, features({ small: "2", ...many("2") }));
+            assert.isBelow(metrics.value("tree_writes"), 82);
+            tree.update(b, features({ small: "3" }));
+            assert.isFalse(world.exists(`features/small/${b}`));
+            yield* flushed(tree);
+            assert.strictEqual(world.read(`features/many-39/${a}`), "2\n");
+            assert.strictEqual(world.read(`features/small/${b}`), "3\n");
+            assert.strictEqual(metrics.value("tree_writes"), 83);
+          }),
+        );
+      }),
+    );
+
     it.scoped("writes only the latest of many wishes for a host", () =>
       Effect.gen(function* () {
         const world = yield* make;

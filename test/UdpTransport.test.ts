@@ -14,7 +14,7 @@ import { afterEach, vi } from "vitest";
 import { type Address } from "../src/Address.js";
 import { Metrics } from "../src/Metrics.js";
 import * as SimulatedNetwork from "../src/SimulatedNetwork.js";
-import { maxDatagram, type PendingLimits, UdpError, UdpTransport } from "../src/UdpTransport.js";
+import { maxDatagram, mostNow, type PendingLimits, UdpError, UdpTransport } from "../src/UdpTransport.js";
 
 interface Node {
   readonly udp: UdpTransport.Service;
@@ -117,6 +117,62 @@ const contract = (name: string, network: Effect.Effect<Open, never, Scope.Scope>
         yield* Effect.sleep("5 millis");
         for (const text of ["1", "2", "3"]) yield* one.udp.send([b], Buffer.from(text));
         assert.deepStrictEqual(yield* Fiber.join(waiting), ["1", "2", "3"]);
+      }),
+    );
+
+    it.scopedLive(
+      "hands what comes to the one who is ahead while the consumer waits, and to the consumer after that",
+      () =>
+        Effect.gen(function* () {
+          const open = yield* network;
+          const [one, two] = [yield* open(a), yield* open(b)];
+          const early: Array<string> = [];
+          const scope = yield* Scope.make();
+          yield* Scope.extend(
+            two.udp.ahead(({ bytes, source }) => void early.push(`${bytes.toString()} of ${source}`)),
+            scope,
+          );
+          yield* one.udp.send([b], Buffer.from("0"));
+          yield* received(two, 1);
+          assert.deepStrictEqual(early, []);
+          const consumer = yield* Effect.fork(texts(two, 2));
+          yield* Effect.sleep("5 millis");
+          yield* one.udp.send([b], Buffer.from("1"));
+          yield* until(() => early.length > 0);
+          yield* Scope.close(scope, Exit.void);
+          yield* one.udp.send([b], Buffer.from("2"));
+          assert.deepStrictEqual(yield* Fiber.join(consumer), ["0", "2"]);
+          assert.deepStrictEqual(early, [`1 of ${a}`]);
+          assert.strictEqual(two.metrics.value("datagrams_received"), 3);
+        }),
+    );
+
+    it.scopedLive("ends the stream as a defect when the one who is ahead throws", () =>
+      Effect.gen(function* () {
+        const open = yield* network;
+        const [one, two] = [yield* open(a), yield* open(b)];
+        yield* two.udp.ahead(() => {
+          throw new Error("thrown");
+        });
+        const consumer = yield* Effect.fork(Effect.exit(Stream.runDrain(two.udp.receive)));
+        yield* Effect.sleep("5 millis");
+        yield* one.udp.send([b], Buffer.from("1"));
+        const exit = yield* Fiber.join(consumer);
+        assert.isTrue(Exit.isFailure(exit) && exit.cause._tag === "Die");
+      }),
+    );
+
+    it.scopedLive("sends to few at once, and counts what becomes of it", () =>
+      Effect.gen(function* () {
+        const open = yield* network;
+        const [one, two, three] = [yield* open(a), yield* open(b), yield* open(c)];
+        assert.isTrue(one.udp.sendNow([b, v6, c], Buffer.from("x")));
+        for (const each of [two, three]) assert.deepStrictEqual(yield* texts(each, 1), ["x"]);
+        assert.strictEqual(one.metrics.value("datagrams_sent"), 2);
+        assert.strictEqual(one.metrics.value("datagrams_send_failed"), 1);
+        const many = Array.from({ length: mostNow + 1 }, () => b);
+        assert.isFalse(one.udp.sendNow(many, Buffer.from("x")));
+        assert.strictEqual(one.metrics.value("datagrams_sent"), 2);
       }),
     );
 
@@ -409,6 +465,21 @@ describe("a real socket", () => {
       for (const answer of answers) answer(null);
       assert.strictEqual(one.metrics.value("datagrams_sent"), 1);
       assert.strictEqual(one.metrics.value("datagrams_send_failed"), 299);
+    }),
+  );
+
+  it.scoped("sends nothing at once while the kernel still holds what was sent before", () =>
+    Effect.gen(function* () {
+      const one = yield* (yield* sockets)(a);
+      const answers: Array<(error: Error | null) => void> = [];
+      vi.spyOn(Socket.prototype, "send").mockImplementation((...args: ReadonlyArray<unknown>) => {
+        answers.push(args.at(-1) as (error: Error | null) => void);
+      });
+      assert.isTrue(one.udp.sendNow([b], Buffer.from("x")));
+      assert.isFalse(one.udp.sendNow([b], Buffer.from("y")));
+      assert.strictEqual(answers.length, 1);
+      answers[0]!(null);
+      assert.isTrue(one.udp.sendNow([b], Buffer.from("y")));
     }),
   );
 

@@ -36,14 +36,14 @@ const Hosts = Schema.Record({ key: Address, value: Value }).annotations({
   jsonSchema: { type: "object", additionalProperties: {} },
 });
 
-const Features = Schema.Struct({
+export const Features = Schema.Struct({
   self: Address,
   features: Schema.Record({ key: FeatureName, value: Hosts }).annotations({
     jsonSchema: { type: "object", additionalProperties: { type: "object", additionalProperties: {} } },
   }),
 }).annotations({ identifier: "Features" });
 
-const Feature = Schema.Struct({ self: Address, feature: FeatureName, hosts: Hosts }).annotations({
+export const Feature = Schema.Struct({ self: Address, feature: FeatureName, hosts: Hosts }).annotations({
   identifier: "Feature",
 });
 
@@ -88,13 +88,13 @@ const Condition = Schema.Struct({
   since: Time,
 }).annotations({ identifier: "Condition" });
 
-const Nodes = Schema.Struct({
+export const Nodes = Schema.Struct({
   self: Self,
   nodes: Schema.Array(Node),
   conditions: Schema.Array(Condition),
 }).annotations({ identifier: "Nodes" });
 
-const Reachability = Schema.Struct({
+export const Reachability = Schema.Struct({
   askedAt: Time,
   waitedMs: Ms,
   nodes: Schema.Array(
@@ -114,7 +114,7 @@ const problem = (status: number, description: string) =>
       code: Schema.String,
       message: Schema.String.annotations(about("What is wrong, and what to do.")),
     }),
-  }).annotations({ identifier: `Error${status}`, description, ...HttpApiSchema.annotations({ status }) });
+  }).annotations({ identifier: "Error", description, ...HttpApiSchema.annotations({ status }) });
 
 const text = (contentType: string, status = 200) =>
   HttpApiSchema.Text({ contentType }).annotations(HttpApiSchema.annotations({ status }));
@@ -199,22 +199,36 @@ const operations = HttpApiGroup.make("operations", { topLevel: true })
 /** Paths that need no token: load balancers and supervisors ask there. */
 export const open: ReadonlySet<string> = new Set(["/healthz", "/readyz"]);
 
-/** The document says that a token may be needed, and where it never is. */
-const secured = (spec: Record<string, unknown>): Record<string, unknown> => {
-  const bearer = [{}, { bearer: [] }];
-  for (const [path, item] of Object.entries(spec["paths"] as Record<string, { get: Record<string, unknown> }>)) {
-    item.get["security"] = open.has(path) ? [] : bearer;
+interface Operation {
+  security: ReadonlyArray<object>;
+  responses: Record<string, { description: string; content: Record<string, { schema: unknown }> }>;
+}
+
+interface Document {
+  readonly paths: Readonly<Record<string, { readonly get: Operation }>>;
+  readonly components: { readonly schemas: Record<string, unknown>; securitySchemes: unknown };
+  security: ReadonlyArray<object>;
+}
+
+/** Refusals of the library's own, which cannot happen here, and the schemas that they alone use. */
+const unused = ["HttpApiDecodeError", "Issue", "PropertyKey"];
+
+/** The document says where a token may be needed, and not what the library adds for requests that need decoding. */
+const corrected = (spec: Record<string, unknown>): Record<string, unknown> => {
+  const { components, paths, ...rest } = spec as unknown as Document;
+  const security = [{}, { bearer: [] }];
+  for (const [path, { get }] of Object.entries(paths)) {
+    get.security = open.has(path) ? [] : security;
+    const ours = /"#\/components\/schemas\/Error"/.test(JSON.stringify(get.responses["400"]));
+    const schema = { $ref: "#/components/schemas/Error" };
+    const problem = (description: string) => ({ description, content: { "application/json": { schema } } });
+    if (ours) get.responses["400"] = problem("No feature can have this name.");
+    else delete get.responses["400"];
+    if (!open.has(path)) get.responses["401"] = problem("The token is missing or wrong.");
   }
-  return {
-    ...spec,
-    security: bearer,
-    components: {
-      ...(spec["components"] as object),
-      securitySchemes: {
-        bearer: { type: "http", scheme: "bearer", description: "Needed when the node runs with --http-token-file." },
-      },
-    },
-  };
+  for (const name of unused) delete components.schemas[name];
+  const bearer = { type: "http", scheme: "bearer", description: "Needed when the node runs with --http-token-file." };
+  return { ...rest, paths, security, components: { ...components, securitySchemes: { bearer } } };
 };
 
 export const api = HttpApi.make("nameq")
@@ -224,7 +238,7 @@ export const api = HttpApi.make("nameq")
   .annotate(OpenApi.Version, version)
   .annotate(OpenApi.Description, "What one node of a nameq fleet knows. Read-only.")
   .annotate(OpenApi.License, { name: "MIT" })
-  .annotate(OpenApi.Transform, secured);
+  .annotate(OpenApi.Transform, corrected);
 
 /** The OpenAPI 3.1 document. */
 export const document = (): object => OpenApi.fromApi(api);

@@ -61,6 +61,10 @@ export const make =
         headers: { allow: "GET, HEAD" },
       };
     }
+    // as browsers and clients send it; what proxies are sent names a host that we would have to check, too
+    if (!url.startsWith("/")) {
+      return { status: 400, code: "bad-path", message: "a path starts with /: see /openapi.json for what there is" };
+    }
     const { host } = headers;
     if (hostNames !== undefined && host !== undefined) {
       const name = hostOf(host);

@@ -57,7 +57,10 @@ const program = Effect.gen(function* () {
       S3Registry.layerMemory(registry, address),
       Layer.succeed(
         FeatureSource,
-        FeatureSource.of({ snapshots: Stream.concat(Stream.succeed(Feature.empty), Stream.never) }),
+        FeatureSource.of({
+          snapshots: Stream.concat(Stream.succeed(Feature.empty), Stream.never),
+          ahead: () => Effect.void,
+        }),
       ),
       Layer.succeed(
         StateTree,
