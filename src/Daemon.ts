@@ -251,7 +251,27 @@ export const run = (
       Effect.scoped,
     );
 
-    view?.attach({ membership, instant, ask: () => step({ _tag: "Asked" }) });
+    // fewer than none: those who wait for one
+    const waiting = (queue: Pick<Queue.Queue<unknown>, "unsafeSize">): number =>
+      Math.max(
+        0,
+        Option.getOrElse(queue.unsafeSize(), () => 0),
+      );
+    const sizes = () => {
+      const { hosts, directories, unwritten, failing } = tree.sizes();
+      return {
+        hosts,
+        directories,
+        unwritten,
+        failing,
+        datagrams: transport.waiting(),
+        destinations: outgoing.to.size,
+        puts: waiting(puts),
+        requests: waiting(reads),
+        lines: waiting(log),
+      };
+    };
+    view?.attach({ membership, instant, ask: () => step({ _tag: "Asked" }), sizes });
 
     let begun = false;
     const offer = (features: FeatureSet): void => {

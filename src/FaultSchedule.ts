@@ -274,6 +274,68 @@ export const count = (schedule: FaultSchedule): ReadonlyMap<Kind, number> => {
   return counts;
 };
 
+/** What a deed does, in the words of a table; nothing when it only ends others. */
+const faultsOf = (deed: Deed): ReadonlyArray<string> => {
+  switch (deed.do) {
+    case "set":
+      return ["feature set"];
+    case "half-write":
+      return ["feature half-written"];
+    case "remove":
+      return ["feature removed"];
+    case "partition":
+      return ["split"];
+    case "cut":
+      return [deed.oneWay ? "cut one way" : "cut both ways"];
+    case "link": {
+      const { corruption, delayMs, duplication, loss } = deed.link;
+      return [
+        loss > 0 ? ["packet loss"] : [],
+        delayMs[1] > calmLink.delayMs[1] ? ["packet delay and reordering"] : [],
+        duplication > 0 ? ["packet duplication"] : [],
+        corruption > 0 ? ["packet corruption"] : [],
+      ].flat();
+    }
+    case "crash":
+      return ["crash"];
+    case "stop":
+      return [deed.keep ? "stop to come back" : "termination"];
+    case "start":
+      return ["restart"];
+    case "replace":
+      return ["address reused by a new host"];
+    case "join":
+      return ["new node"];
+    case "clock":
+      return deed.skewMs === 0 ? [] : [deed.skewMs > 0 ? "clock jumps ahead" : "clock jumps back"];
+    case "registry":
+      if (deed.failure !== undefined) return [`registry ${deed.failure}`];
+      return deed.delayMs === 0 ? [] : [deed.delayMs > 30_000 ? "registry hangs" : "registry slow"];
+    case "registry-clock":
+      return ["registry's clock off"];
+    case "listing-lag":
+      return deed.lagMs === 0 ? [] : ["listing lags"];
+    case "vanish":
+      return ["object vanishes"];
+    case "plant":
+      return ["foreign object"];
+    case "forge":
+      return ["forged announcement"];
+    case "disk":
+      return deed.code === undefined ? [] : [deed.code === "ENOSPC" ? "disk full" : "disk denied"];
+    case "heal":
+      return [];
+  }
+};
+
+/** How many faults of each kind there are. */
+export const faults = (schedule: FaultSchedule): ReadonlyMap<string, number> => {
+  const counts = new Map<string, number>();
+  for (const { deed } of schedule.steps)
+    for (const kind of faultsOf(deed)) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return counts;
+};
+
 /** The schedule without what concerns one node; the places of those after it move up. */
 const without = (schedule: FaultSchedule, gone: number): FaultSchedule => {
   const place = (node: number): number => (node > gone ? node - 1 : node);

@@ -235,6 +235,19 @@ export class Membership {
     return this.conditions.values();
   }
 
+  /** How much of everything is kept. None of it may grow without bound: simulations hold it against what it may be. */
+  get sizes() {
+    return {
+      peers: this.known.size,
+      timers: this.timers.size,
+      conditions: this.conditions.size,
+      suspects: this.suspects.size,
+      reads: this.getting.size,
+      foreign: this.foreign.size,
+      forgotten: this.forgotten.size,
+    };
+  }
+
   /** When `Woken` is due, monotonic ms. */
   get deadlineMs(): number {
     return (

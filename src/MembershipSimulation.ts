@@ -14,10 +14,18 @@ import { type Action, type Event, type Instant, Membership } from "./Membership.
 import { type Announcement, noRemarks } from "./Packet.js";
 import { Prng } from "./Prng.js";
 import type { RegistryContent } from "./RegistryObject.js";
-import type { RegistryReason } from "./S3Registry.js";
+import type { RegistryHarm, RegistryReason } from "./S3Registry.js";
 import type { Settings } from "./Settings.js";
 import { type Delivery, FaultModel } from "./SimulatedNetwork.js";
-import { addressOf, type MakeWorld, maxLinesAnHour, type OnShown, type World } from "./Simulation.js";
+import {
+  addressOf,
+  type MakeWorld,
+  type OnEvent,
+  type OnShown,
+  packetHarm,
+  registryHarm,
+  type World,
+} from "./Simulation.js";
 import { requestMs, type Violation } from "./Witness.js";
 
 const startUnixMs = Date.UTC(2026, 0, 1);
@@ -72,6 +80,7 @@ interface Way {
 
 /** The same rules as `MemoryRegistry`. */
 class PureRegistry {
+  readonly harm: RegistryHarm = { failed: 0, slow: 0, timedOut: 0, behind: 0, vanished: 0 };
   clockOffsetMs = 0;
   listLagMs = 0;
   readonly objects = new Map<string, StoredObject>();
@@ -99,6 +108,9 @@ class PureRegistry {
     const { nowMs } = this.agenda;
     if (failure === undefined) start?.(nowMs + delayMs);
     const late = delayMs > requestMs;
+    if (late) this.harm.timedOut++;
+    else if (failure !== undefined) this.harm.failed++;
+    else if (delayMs > 0) this.harm.slow++;
     this.agenda.plan(nowMs + Math.min(delayMs, requestMs), () => answer(late ? "Timeout" : failure));
   }
 
@@ -122,7 +134,14 @@ class PureRegistry {
     for (const { name, object } of this.unlisted.splice(0, due === -1 ? this.unlisted.length : due)) {
       apply(this.listed, name, object);
     }
+    if (this.unlisted.length > 0) this.harm.behind++;
     return this.listed;
+  }
+
+  get(name: string): StoredObject | undefined {
+    const object = this.objects.get(name);
+    if (object === undefined && this.listed.has(name)) this.harm.vanished++;
+    return object;
   }
 }
 
@@ -186,7 +205,11 @@ class PureTree {
   }
 
   private write(address: Address, { wish, firm }: Host): void {
-    if (wish === undefined || this.disk.fault === "EACCES") return;
+    if (wish === undefined) return;
+    if (this.disk.fault === "EACCES") {
+      this.disk.refused.EACCES++;
+      return;
+    }
     const found = this.found.get(address);
     let files = this.disk.files.get(address);
     if (files === undefined) this.disk.files.set(address, (files = new Map()));
@@ -196,7 +219,10 @@ class PureTree {
       found?.delete(feature);
       this.onFile(address, feature, undefined);
     }
-    if (this.disk.fault !== undefined) return;
+    if (this.disk.fault !== undefined) {
+      this.disk.refused.ENOSPC++;
+      return;
+    }
     for (const [feature, value] of wish) {
       if (!firm && found?.has(feature) === true) continue;
       found?.delete(feature);
@@ -209,7 +235,9 @@ class PureTree {
 
 interface PureDisk {
   readonly files: Map<Address, Map<FeatureName, FeatureValue>>;
-  fault: string | undefined;
+  fault: "ENOSPC" | "EACCES" | undefined;
+  /** Writes of a host's files that failed. */
+  readonly refused: { ENOSPC: number; EACCES: number };
 }
 
 class PureNode {
@@ -221,7 +249,7 @@ class PureNode {
   readonly rests = new Set<number>();
   private beatMs: number | undefined;
   readonly way: Way = { delayMs: 0, failure: undefined };
-  readonly disk: PureDisk = { files: new Map(), fault: undefined };
+  readonly disk: PureDisk = { files: new Map(), fault: undefined, refused: { ENOSPC: 0, EACCES: 0 } };
   private readonly texts = new Map<FeatureName, string>();
   private good = new Map<FeatureName, FeatureValue>();
   private process: { readonly membership: Membership; readonly tree: PureTree; wakeMs: number } | undefined;
@@ -315,7 +343,11 @@ class PureNode {
   private step(event: Event): void {
     const { process } = this;
     if (process === undefined) return;
-    const { agenda } = this.fleet;
+    const { agenda, onEvent } = this.fleet;
+    if (onEvent !== undefined) {
+      const words = JSON.stringify(event, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value));
+      onEvent(`${agenda.nowMs} ${this.address} ${words}`);
+    }
     let announced = false;
     for (const action of process.membership.step(event, this.fleet.instant(this.skewMs))) {
       this.perform(action);
@@ -388,7 +420,7 @@ class PureNode {
       case "Get": {
         const { address } = action;
         registry.request(way, undefined, (problem) => {
-          const object = registry.objects.get(address);
+          const object = registry.get(address);
           if (problem !== undefined) this.answer(process, { _tag: "GetFailed", address, problem });
           else if (object === undefined) this.answer(process, { _tag: "GetMissing", address });
           else {
@@ -412,6 +444,10 @@ class PureNode {
         this.dropped++;
         break;
     }
+  }
+
+  get sizes(): Readonly<Record<string, number>> | undefined {
+    return this.process && { ...this.process.membership.sizes, logged: this.lines };
   }
 
   get tree(): Tree {
@@ -445,6 +481,7 @@ export class PureFleet {
     readonly seed: number,
     readonly settings: Settings,
     readonly onShown: OnShown = () => {},
+    readonly onEvent?: OnEvent,
   ) {
     this.faults = new FaultModel(Prng.seeded(seed), calmLink);
   }
@@ -503,8 +540,8 @@ export class PureFleet {
 }
 
 /** Rules alone: see `Simulation.play`. */
-export const membershipWorld: MakeWorld = (schedule, settings, onShown): World => {
-  const fleet = new PureFleet(schedule.seed, settings, onShown);
+export const membershipWorld: MakeWorld = (schedule, settings, onShown, onEvent): World => {
+  const fleet = new PureFleet(schedule.seed, settings, onShown, onEvent);
   const { agenda, faults, nodes, registry } = fleet;
   const perform = (deed: Deed): void => {
     switch (deed.do) {
@@ -577,13 +614,17 @@ export const membershipWorld: MakeWorld = (schedule, settings, onShown): World =
     join: () => fleet.join().address,
     objects: () => new Set(registry.objects.keys()),
     trees: () => Object.fromEntries(nodes.flatMap((node) => (node.running ? [[node.address, node.tree]] : []))),
-    complaints: (hours) => {
+    sizes: () => nodes.map(({ sizes }) => sizes),
+    harm: () => ({
+      ...packetHarm(faults),
+      ...registryHarm(registry.harm),
+      "file operations ENOSPC": nodes.reduce((sum, { disk }) => sum + disk.refused.ENOSPC, 0),
+      "file operations EACCES": nodes.reduce((sum, { disk }) => sum + disk.refused.EACCES, 0),
+    }),
+    complaints: () => {
       const all: Array<Omit<Violation, "atMs">> = [];
       if (fleet.takenTwice > 0) all.push({ rule: "replayed", message: `${fleet.takenTwice} doubles counted as news` });
-      for (const { address, beats, lines, rests } of nodes) {
-        if (lines > maxLinesAnHour * (hours + 1)) {
-          all.push({ rule: "too-loud", message: `${address} reported ${lines} times` });
-        }
+      for (const { address, beats, rests } of nodes) {
         if (beats > 50 && rests.size < 25) {
           all.push({
             rule: "in-step",

@@ -75,6 +75,8 @@ export interface Viewed {
   readonly instant: () => Instant;
   /** Asks all peers to announce themselves at once. */
   readonly ask: () => void;
+  /** How much waits in the daemon's queues, and how much its parts keep. */
+  readonly sizes: () => Readonly<Record<string, number>>;
 }
 
 /** Changes that are kept for those who come back, and forgotten nodes. */
@@ -265,6 +267,18 @@ export class NodeView {
     return conditions.toSorted(
       (a, b) => Number(b.severity === "error") - Number(a.severity === "error") || a.sinceMs - b.sinceMs,
     );
+  }
+
+  /** How much the node keeps and how much waits, by name: everything that could grow. Empty before it runs. */
+  sizes(): Readonly<Record<string, number>> {
+    return {
+      ...this.viewed?.membership.sizes,
+      ...this.viewed?.sizes(),
+      changes: this.ring.length,
+      forgottenNodes: this.forgottenNodes.size,
+      drops: this.drops.size,
+      noted: this.noted.size,
+    };
   }
 
   /** Asks all peers to answer, and waits at most so long, ms, until all that can have. */

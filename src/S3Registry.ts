@@ -431,6 +431,18 @@ export interface MemoryLink {
   failure: RegistryReason | undefined;
 }
 
+/** How often requests met with a fault of the store. */
+export interface RegistryHarm {
+  failed: number;
+  /** Took time, and came to an end. */
+  slow: number;
+  timedOut: number;
+  /** Listings that lacked what had been put or removed by then. */
+  behind: number;
+  /** Gets of an object that is listed and gone. */
+  vanished: number;
+}
+
 interface MemoryObject extends RegistryEntry {
   readonly body: Buffer;
 }
@@ -453,6 +465,9 @@ export class MemoryRegistry {
   listLagMs = 0;
   /** How long a node waits for an operation. */
   timeoutMs = 30_000;
+  /** Told of every request when it leaves. */
+  onRequest: ((node: string, operation: string, name: string) => void) | undefined;
+  readonly harm: RegistryHarm = { failed: 0, slow: 0, timedOut: 0, behind: 0, vanished: 0 };
 
   private readonly links = new Map<string, MemoryLink>();
   private readonly objects = new Map<string, MemoryObject>();
@@ -494,14 +509,21 @@ export class MemoryRegistry {
     const link = this.link(node);
     /** `start` runs when the request leaves, `answer` when it came back. */
     const operation = <A>(
+      kind: string,
+      name: string,
       start: (landsAtMs: number) => void,
       answer: () => Effect.Effect<A, Failure>,
     ): Effect.Effect<A, Failure> =>
       Effect.suspend(() => {
         const { delayMs, failure } = link;
+        const { harm } = this;
+        this.onRequest?.(node, kind, name);
         if (failure === undefined) start(this.clock.unsafeCurrentTimeMillis() + delayMs);
         const late = delayMs > this.timeoutMs;
         const wait = Math.min(delayMs, this.timeoutMs);
+        if (late) harm.timedOut++;
+        else if (failure !== undefined) harm.failed++;
+        else if (wait > 0) harm.slow++;
         return Effect.zipRight(
           wait > 0 ? Effect.sleep(wait) : Effect.void,
           Effect.suspend(() => {
@@ -518,20 +540,32 @@ export class MemoryRegistry {
       description: `memory:${node}/`,
       put: (name, body) =>
         operation(
+          "put",
+          name,
           (at) => this.write(name, body, at),
           () => Effect.succeed(contentTag(Buffer.from(body))),
         ),
-      list: operation(nothing, () => Effect.sync(() => ({ entries: [...this.listed.values()], nowMs: nowMs() }))),
+      list: operation("list", "", nothing, () =>
+        Effect.sync(() => {
+          if (this.unlisted.length > 0) this.harm.behind++;
+          return { entries: [...this.listed.values()], nowMs: nowMs() };
+        }),
+      ),
       get: (name) =>
-        operation(nothing, () => {
+        operation("get", name, nothing, () => {
           const object = this.objects.get(name);
-          if (object === undefined) return Effect.succeedNone;
+          if (object === undefined) {
+            if (this.listed.has(name)) this.harm.vanished++;
+            return Effect.succeedNone;
+          }
           if (object.size > maxObjectBytes) return Effect.fail<Failure>({ reason: "TooLarge" });
           const { body: bytes, lastModifiedMs, etag } = object;
           return Effect.succeedSome({ bytes, lastModifiedMs, etag, nowMs: nowMs() });
         }),
       remove: (name) =>
         operation(
+          "remove",
+          name,
           (at) => this.write(name, undefined, at),
           () => Effect.void,
         ),

@@ -65,12 +65,17 @@ class Pairs<A> {
   }
 }
 
+/** Packets that take longer, ms, count as delayed. */
+const lateMs = 100;
+
 /**
  * The faults of a network. A change holds for packets that are sent from then on; those on their way still arrive.
  * Every decision draws the same number of random numbers, so that adding or removing one fault does not change the
  * fate of the packets that it does not touch.
  */
 export class FaultModel {
+  /** What became of all packets so far. */
+  readonly fates = { lost: 0, cutOff: 0, doubled: 0, corrupted: 0, delayed: 0 };
   private readonly links = new Pairs<Link>();
   private readonly cuts = new Pairs<true>();
   private groups: ReadonlyMap<Address, number> | undefined;
@@ -137,12 +142,27 @@ export class FaultModel {
     const damage = prng.float();
     const secondDelay = prng.float();
     const secondDamage = prng.float();
-    if (this.cuts.get(from, to) === true) return "cut";
-    if (this.groups !== undefined && this.groups.get(from) !== this.groups.get(to)) return "partition";
+    const { fates } = this;
+    if (this.cuts.get(from, to) === true) {
+      fates.cutOff++;
+      return "cut";
+    }
+    if (this.groups !== undefined && this.groups.get(from) !== this.groups.get(to)) {
+      fates.cutOff++;
+      return "partition";
+    }
     const link = this.links.get(from, to) ?? this.link;
-    if (lost < link.loss) return "loss";
+    if (lost < link.loss) {
+      fates.lost++;
+      return "loss";
+    }
     const first = delivery(link, delay, damage);
-    if (duplicated < link.duplication) return [first, delivery(link, secondDelay, secondDamage)];
+    if (first.corruptedAt !== undefined) fates.corrupted++;
+    if (first.delayMs > lateMs) fates.delayed++;
+    if (duplicated < link.duplication) {
+      fates.doubled++;
+      return [first, delivery(link, secondDelay, secondDamage)];
+    }
     return first.corruptedAt === undefined ? alone(first) : [first];
   }
 }
@@ -200,6 +220,8 @@ export interface NetworkPlug {
 }
 
 export interface SimulatedNetwork {
+  /** Told of every packet and what becomes of it. */
+  onPacket: ((from: Address, to: Address, bytes: Buffer, fate: ReturnType<FaultModel["decide"]>) => void) | undefined;
   /** Change these at any time. */
   readonly faults: FaultModel;
   /** Puts a node at an address; undefined when another one is there. A later node gets what was on its way to an earlier one. */
@@ -261,6 +283,7 @@ export const make: (options: {
   const send = (from: Address, to: Address, bytes: Buffer): void => {
     statistics.sent++;
     const decision = faults.decide(from, to);
+    network.onPacket?.(from, to, bytes, decision);
     if (typeof decision === "string") {
       statistics.dropped[decision]++;
       return;
@@ -275,7 +298,8 @@ export const make: (options: {
     }
   };
 
-  return {
+  const network: SimulatedNetwork = {
+    onPacket: undefined,
     faults,
     attach: (address, inbox) => {
       if (nodes.has(address)) return undefined;
@@ -300,4 +324,5 @@ export const make: (options: {
     },
     statistics: () => ({ ...statistics, dropped: { ...statistics.dropped } }),
   };
+  return network;
 });

@@ -2,7 +2,9 @@
 import type * as Address from "./Address.js";
 import { Cluster, type ClusterNode, type Tree } from "./Cluster.js";
 import * as FaultSchedule from "./FaultSchedule.js";
+import type { RegistryHarm } from "./S3Registry.js";
 import { defaults, type Settings } from "./Settings.js";
+import type { FaultModel } from "./SimulatedNetwork.js";
 import { convergedMs, goneMs, type Violation, Witness } from "./Witness.js";
 
 /** A fleet that a schedule can be played on. Times are ms since its start. */
@@ -17,26 +19,45 @@ export interface World {
   readonly objects: () => ReadonlySet<string>;
   /** By address of the nodes that run. */
   readonly trees: () => Readonly<Record<string, Tree>>;
-  /** What else went wrong, since the last call. */
-  readonly complaints: (hours: number) => ReadonlyArray<Omit<Violation, "atMs">>;
+  /** What each running node keeps and logged (`NodeView.sizes`, `logged`), by place. */
+  readonly sizes: () => ReadonlyArray<Readonly<Record<string, number>> | undefined>;
+  /** How often the network, the registry and the disks did harm, by its name. */
+  readonly harm: () => Readonly<Record<string, number>>;
+  /** What else went wrong. */
+  readonly complaints: () => ReadonlyArray<Omit<Violation, "atMs">>;
   readonly close: () => void;
 }
 
 /** Told of each file of a tree that changed. */
 export type OnShown = (node: number, host: string, feature: string, text: string | undefined, nowMs: number) => void;
 
-export type MakeWorld = (schedule: FaultSchedule.FaultSchedule, settings: Settings, onShown: OnShown) => World;
+/** Told of everything that happens between nodes, in words: two runs are the same when they tell the same. */
+export type OnEvent = (event: string) => void;
+
+export type MakeWorld = (
+  schedule: FaultSchedule.FaultSchedule,
+  settings: Settings,
+  onShown: OnShown,
+  onEvent?: OnEvent,
+) => World;
 
 export interface Outcome {
   readonly violations: ReadonlyArray<Violation>;
   /** At the end, by address. */
   readonly trees: Readonly<Record<string, Tree>>;
+  /** Simulated. */
+  readonly ms: number;
+  /** See `World.harm`. */
+  readonly harm: Readonly<Record<string, number>>;
+  /** The most that any node kept of each thing. */
+  readonly largest: Readonly<Record<string, number>>;
 }
 
 export interface PlayOptions {
   readonly settings?: Settings;
   /** How often promises that name a time are looked at, ms. Defaults to 10 seconds; each change of a tree is seen anyway. */
   readonly lookMs?: number;
+  readonly onEvent?: OnEvent;
 }
 
 /** The address of the node at a place. */
@@ -50,13 +71,22 @@ export const play = (
   makeWorld: MakeWorld,
   options: PlayOptions = {},
 ): Outcome => {
-  const { settings = defaults, lookMs = 10_000 } = options;
+  const { settings = defaults, lookMs = 10_000, onEvent } = options;
   const witness = new Witness(settings);
   let members = 0;
-  const world = makeWorld(schedule, settings, (node, host, feature, text, nowMs) =>
-    witness.shown(node, host, feature, text, nowMs),
-  );
+  const onShown: OnShown = (node, host, feature, text, nowMs) => {
+    onEvent?.(`${nowMs} ${addressOf(node)} shows ${feature} of ${host} as ${text}`);
+    witness.shown(node, host, feature, text, nowMs);
+  };
+  const world = makeWorld(schedule, settings, onShown, onEvent);
   let nowMs = 0;
+  const outcome = (): Outcome => ({
+    violations: witness.violations,
+    trees: world.trees(),
+    ms: nowMs,
+    harm: world.harm(),
+    largest: witness.largest,
+  });
   const stopIfBroken = (): void => {
     if (witness.violations.length > 0) throw ended;
   };
@@ -64,6 +94,8 @@ export const play = (
     for (let at = Math.floor(nowMs / lookMs + 1) * lookMs; at <= atMs; at += lookMs) {
       world.advanceTo(at);
       witness.look(at, world.objects());
+      for (const [node, sizes] of world.sizes().entries()) if (sizes !== undefined) witness.measured(node, sizes, at);
+      nowMs = at;
       stopIfBroken();
     }
     world.advanceTo(atMs);
@@ -96,11 +128,11 @@ export const play = (
     if (canonical(trees) !== canonical(witness.truth())) {
       witness.violate("not-converged", `${canonical(trees)} should be ${canonical(witness.truth())}`, nowMs);
     }
-    for (const { rule, message } of world.complaints(nowMs / 3_600_000)) witness.violate(rule, message, nowMs);
-    return { violations: witness.violations, trees };
+    for (const { rule, message } of world.complaints()) witness.violate(rule, message, nowMs);
+    return outcome();
   } catch (error) {
     if (error !== ended) throw error;
-    return { violations: witness.violations, trees: world.trees() };
+    return outcome();
   } finally {
     world.close();
   }
@@ -149,15 +181,35 @@ export const canonical = (trees: Readonly<Record<string, Tree>>): string =>
     .toSorted()
     .join(" ");
 
-/** Log lines of one node in an hour of steady faults, and at any time besides. */
-export const maxLinesAnHour = 240;
+export const packetHarm = ({ fates }: FaultModel): Readonly<Record<string, number>> => ({
+  "packets lost": fates.lost,
+  "packets cut off": fates.cutOff,
+  "packets delayed": fates.delayed,
+  "packets doubled": fates.doubled,
+  "packets corrupted": fates.corrupted,
+});
+
+export const registryHarm = (harm: RegistryHarm): Readonly<Record<string, number>> => ({
+  "requests failed": harm.failed,
+  "requests slow": harm.slow,
+  "requests timed out": harm.timedOut,
+  "listings behind": harm.behind,
+  "reads of vanished objects": harm.vanished,
+});
 
 /** Whole nodes: see `Cluster`. */
-export const clusterWorld: MakeWorld = (schedule, settings, onShown) => {
+export const clusterWorld: MakeWorld = (schedule, settings, onShown, onEvent) => {
   const cluster = Cluster.make({ nodes: 0, seed: schedule.seed, settings });
   const startMs = cluster.time.unixMs;
   const { network, registry } = cluster;
   const { faults } = network;
+  if (onEvent !== undefined) {
+    const at = () => cluster.time.unixMs - startMs;
+    network.onPacket = (from, to, bytes, fate) =>
+      onEvent(`${at()} ${from} to ${to}: ${bytes.toString("base64")} ${JSON.stringify(fate)}`);
+    registry.onRequest = (node, operation, name) => onEvent(`${at()} ${node}: ${operation} ${name}`);
+  }
+  const diskFailures = { ENOSPC: 0, EACCES: 0 };
   const node = (place: number) => cluster.node(place);
   /** A process that is leaving takes its time: whatever comes next waits for it. */
   const afterEnd = (place: number, next: (member: ClusterNode) => void): void => {
@@ -224,26 +276,24 @@ export const clusterWorld: MakeWorld = (schedule, settings, onShown) => {
         node(deed.node).files.fault =
           deed.code === undefined
             ? undefined
-            : (operation, path) =>
-                (
+            : (operation, path) => {
+                const fails =
                   deed.code === "ENOSPC"
                     ? operation === "write" || operation === "makeDirectory"
-                    : path.startsWith("features/") && operation !== "list" && operation !== "holds"
-                )
-                  ? deed.code
-                  : undefined;
+                    : path.startsWith("features/") && operation !== "list" && operation !== "holds";
+                if (!fails || deed.code === undefined) return undefined;
+                diskFailures[deed.code]++;
+                return deed.code;
+              };
         return;
       case "join":
         return;
     }
   };
-  const complaints: World["complaints"] = (hours) => {
+  const complaints: World["complaints"] = () => {
     const all: Array<Omit<Violation, "atMs">> = [];
-    for (const { address, failure, log, lines } of cluster.nodes) {
+    for (const { address, failure } of cluster.nodes) {
       if (failure !== undefined) all.push({ rule: "failed", message: `${address} ended: ${failure}` });
-      if (lines > maxLinesAnHour * (hours + 1)) {
-        all.push({ rule: "too-loud", message: `${address} logged ${lines} lines: ${log.slice(-20).join("\n")}` });
-      }
     }
     const sent = network.statistics();
     const ended = sent.delivered + Object.values(sent.dropped).reduce((sum, n) => sum + n, 0) + sent.inFlight;
@@ -266,6 +316,14 @@ export const clusterWorld: MakeWorld = (schedule, settings, onShown) => {
     },
     objects: () => new Set(registry.contents().keys()),
     trees: () => cluster.trees,
+    sizes: () =>
+      cluster.nodes.map(({ view, lines, running }) => (running ? { ...view.sizes(), logged: lines } : undefined)),
+    harm: () => {
+      const refused = Object.fromEntries(
+        Object.entries(diskFailures).map(([code, n]) => [`file operations ${code}`, n]),
+      );
+      return { ...packetHarm(faults), ...registryHarm(registry.harm), ...refused };
+    },
     complaints,
     close: () => cluster.close(),
   };

@@ -58,6 +58,13 @@ export declare namespace StateTree {
      * was removed and another daemon has taken it since.
      */
     readonly run: Effect.Effect<never, StateTreeError>;
+    /** How much is kept of hosts and feature directories, how many hosts wait for the writer, and error codes that hold. */
+    readonly sizes: () => {
+      readonly hosts: number;
+      readonly directories: number;
+      readonly unwritten: number;
+      readonly failing: number;
+    };
     /** Waits until all that was wished so far stands in the tree. */
     readonly flush: Effect.Effect<void>;
     /**
@@ -562,6 +569,12 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         };
         waiting.add(one);
         return Effect.sync(() => waiting.delete(one));
+      }),
+      sizes: () => ({
+        hosts: hosts.size,
+        directories: directories.size,
+        unwritten: dirty.size,
+        failing: failing.size,
       }),
       withdraw: Effect.suspend(() => {
         withdrawn = true;

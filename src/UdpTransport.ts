@@ -101,6 +101,8 @@ export declare namespace UdpTransport {
     readonly ahead: (take: (datagram: Datagram) => void) => Effect.Effect<void, never, Scope.Scope>;
     /** Datagrams dropped so far because the buffer was full. */
     readonly dropped: () => number;
+    /** Datagrams that were received and not yet taken. */
+    readonly waiting: () => number;
     /**
      * Sends `bytes` to each address, in this order, on our port. A failure to one destination is counted and does not
      * stop the others. When the kernel takes nothing for 5 s, all that is left has failed. `bytes` must not change meanwhile.
@@ -253,6 +255,7 @@ const make = Effect.fnUntraced(function* (options: UdpOptions) {
     receive: inbox.stream,
     ahead: inbox.ahead,
     dropped: () => inbox.dropped,
+    waiting: () => inbox.waiting,
     send,
     sendNow,
   });
@@ -295,6 +298,7 @@ const makeMemory = Effect.fnUntraced(function* (network: SimulatedNetwork, addre
     receive: inbox.stream,
     ahead: inbox.ahead,
     dropped: () => inbox.dropped,
+    waiting: () => inbox.waiting,
     send: (to, bytes) => Effect.sync(() => sendAll(to, bytes)),
     sendNow: (to, bytes) => {
       if (to.length > mostNow) return false;
@@ -337,6 +341,10 @@ class Inbox {
     this.maxPending = limits.maxPending ?? 4096;
     this.maxPendingBytes = limits.maxPendingBytes ?? 8 * 1024 * 1024;
     metrics.gauge("datagrams_pending", () => this.pending.length);
+  }
+
+  get waiting(): number {
+    return this.pending.length;
   }
 
   /** False when it did not fit. */

@@ -11,6 +11,7 @@
  * - `stays`: what a node offered is gone at once after a goodbye that arrives, and always after `goneMs`.
  * - `destroyed`: what strangers put into the registry stays there.
  * - `unregistered`: the registry holds the object of every node that can reach it.
+ * - `unbounded`: nothing that a node keeps, queues or logs grows beyond what the fleet's size and the time explain.
  */
 import * as Address from "./Address.js";
 import type { Deed } from "./FaultSchedule.js";
@@ -29,7 +30,7 @@ export type Rule =
   | "unregistered"
   | "not-converged"
   | "failed"
-  | "too-loud"
+  | "unbounded"
   | "uncounted"
   | "replayed"
   | "in-step"
@@ -69,6 +70,39 @@ export const convergedMs = (settings: Settings): number =>
  * the moment its last put landed.
  */
 export const goneMs = (settings: Settings): number => settings.expiryMs + slowestPutMs + treeRetryMs + momentMs;
+
+/** Log lines of one node in an hour of steady faults, and at any time besides. */
+const maxLinesAnHour = 240;
+
+/**
+ * What a node may keep, by `NodeView.sizes`, when there were so many addresses and feature names (strangers' included)
+ * since the fleet began `hours` ago. A peer's timers: one that holds, and those it had when it was heard again after a
+ * silence of 45 seconds, until they are due within 4.5 minutes.
+ */
+const limits = (addresses: number, features: number, hours: number): Readonly<Record<string, number>> => ({
+  peers: addresses,
+  timers: 8 * addresses,
+  conditions: 16 + 3 * addresses,
+  suspects: addresses,
+  reads: addresses,
+  foreign: addresses,
+  forgotten: addresses,
+  hosts: addresses + 1,
+  directories: features,
+  unwritten: addresses + 1,
+  failing: 8,
+  // a process that is leaving reads no more
+  datagrams: 100 * addresses,
+  destinations: addresses,
+  puts: 1,
+  requests: addresses + 1,
+  lines: 256,
+  changes: 1_024,
+  forgottenNodes: 256,
+  drops: 32,
+  noted: 1,
+  logged: maxLinesAnHour * (hours + 1),
+});
 
 interface Member {
   readonly address: Address.Address;
@@ -127,6 +161,9 @@ const silenceMs = (link: Link, settings: Settings): number => {
 
 export class Witness {
   readonly violations: Array<Violation> = [];
+  /** The most that any node ever kept, by name. */
+  readonly largest: Record<string, number> = {};
+  private readonly names = new Set<string>();
   private readonly members: Array<Member> = [];
   private readonly places = new Map<string, number>();
   private readonly pairs = new Map<number, Pair>();
@@ -336,6 +373,7 @@ export class Witness {
   }
 
   private note(member: Member, feature: string, value: string | undefined): void {
+    this.names.add(feature);
     let history = member.history.get(feature);
     if (history === undefined) member.history.set(feature, (history = [...absent]));
     if (history.at(-1) !== value) history.push(value);
@@ -498,6 +536,18 @@ export class Witness {
         this.violate("unregistered", `the registry has no object of ${member.address}`, nowMs);
       }
       for (const [reader, other] of this.members.entries()) if (other.running) this.lookAt(owner, reader, nowMs);
+    }
+  }
+
+  /** Looks at what a node keeps: see `limits`. */
+  measured(node: number, sizes: Readonly<Record<string, number>>, nowMs: number): void {
+    // the forger is one more
+    const most = limits(this.members.length + this.planted.size + 1, this.names.size, nowMs / 3_600_000);
+    for (const [name, size] of Object.entries(sizes)) {
+      if (size > (this.largest[name] ?? -1)) this.largest[name] = size;
+      if (size <= (most[name] ?? -1)) continue;
+      const message = `${this.members[node]!.address} keeps ${size} ${name}, more than ${most[name]}`;
+      this.violate("unbounded", message, nowMs);
     }
   }
 

@@ -1,18 +1,20 @@
 // TypeScript of this package as plain JavaScript, for programs that run outside vitest.
 import { build } from "esbuild";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** Where bundles stand: below the package, so that they find its dependencies. */
-export const cache = join(here, "../node_modules/.cache/nameq");
+/** Below the package, so that what is bundled finds its dependencies. */
+const cache = join(here, "../node_modules/.cache/nameq");
+let bundles = 0;
 
-/** Bundles the module `entry` (below `test`) into the file `name` of the cache; gives the file. */
-export const bundle = async (entry, name, plugins = []) => {
+/** Bundles the module `entry` (below `test`) into a file that is there until this process ends; gives the file. */
+export const bundle = async (entry, plugins = []) => {
   mkdirSync(cache, { recursive: true });
-  const outfile = join(cache, name);
+  const outfile = join(cache, `${process.pid}-${bundles++}.mjs`);
+  process.on("exit", () => rmSync(outfile, { force: true }));
   await build({
     entryPoints: [join(here, entry)],
     outfile,

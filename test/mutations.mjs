@@ -2,13 +2,10 @@
  * Breaks the node's rules on purpose, one at a time, and shows that the simulation catches each:
  * `node test/mutations.mjs [words of a mutation's name]`. Ends with status 1 when one is not caught.
  */
-import { build } from "esbuild";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-
-const here = dirname(fileURLToPath(import.meta.url));
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { bundle } from "./bundle.mjs";
 
 /** Which tier sees it (`rules` alone or `whole` nodes), what is broken, in which file, what text becomes what. */
 const mutations = [
@@ -147,35 +144,23 @@ const mutations = [
 ];
 
 const wanted = process.argv.slice(2).join(" ");
-const directory = join(here, "../node_modules/.cache/nameq-mutations");
-mkdirSync(directory, { recursive: true });
 let missed = 0;
 console.log("tier  | broken                                | caught by");
-for (const [i, [tier, name, file, from, to]] of mutations.entries()) {
+for (const [tier, name, file, from, to] of mutations) {
   if (!name.includes(wanted)) continue;
-  const outfile = join(directory, `${i}.mjs`);
   let applied = from === "";
-  await build({
-    entryPoints: [join(here, "mutationDriver.ts")],
-    outfile,
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    packages: "external",
-    logLevel: "error",
-    plugins: [
-      {
-        name: "mutate",
-        setup: ({ onLoad }) =>
-          onLoad({ filter: /\/src\/[A-Za-z]+\.ts$/ }, ({ path }) => {
-            if (basename(path) !== file || from === "") return undefined;
-            const text = readFileSync(path, "utf8");
-            applied = text.includes(from);
-            return { contents: text.replace(from, () => to), loader: "ts" };
-          }),
-      },
-    ],
-  });
+  const outfile = await bundle("mutationDriver.ts", [
+    {
+      name: "mutate",
+      setup: ({ onLoad }) =>
+        onLoad({ filter: /\/src\/[A-Za-z]+\.ts$/ }, ({ path }) => {
+          if (basename(path) !== file || from === "") return undefined;
+          const text = readFileSync(path, "utf8");
+          applied = text.includes(from);
+          return { contents: text.replace(from, () => to), loader: "ts" };
+        }),
+    },
+  ]);
   const sound = from === "";
   const seeds = tier === "whole" ? (sound ? 4 : 40) : sound ? 200 : 3_000;
   const { stdout, stderr } = spawnSync(process.execPath, [outfile, tier, String(seeds)], {
@@ -193,5 +178,4 @@ for (const [i, [tier, name, file, from, to]] of mutations.entries()) {
   if (!applied || answer === undefined || (answer.found === "") !== sound) missed++;
   console.log(`${tier.padEnd(5)} | ${name.padEnd(37)} | ${verdict}`);
 }
-rmSync(directory, { recursive: true, force: true });
 process.exitCode = missed === 0 ? 0 : 1;

@@ -4,7 +4,7 @@ import { cpus } from "node:os";
 import { bundle } from "../bundle.mjs";
 
 const { Cluster, defaults, FaultSchedule, membershipWorld, PureFleet, Simulation } = await import(
-  await bundle("simulate/all.ts", "simulation-bench.mjs")
+  await bundle("simulate/all.ts")
 );
 
 const hour = 3_600_000;

@@ -68,6 +68,7 @@ const program = Effect.gen(function* () {
           update: () => {},
           settle: () => {},
           run: Effect.never,
+          sizes: () => ({ hosts: 0, directories: 0, unwritten: 0, failing: 0 }),
           flush: Effect.void,
           withdraw: Effect.void,
         }),
