@@ -349,7 +349,11 @@ export const run = (
         takeOutgoing(),
         ({ to, bytes }) => {
           announced.value++;
-          return transport.send(to, bytes);
+          return Effect.withSpan(transport.send(to, bytes), "announce", {
+            kind: "producer",
+            attributes: { "announce.peers": to.length, "announce.bytes": bytes.length },
+            captureStackTrace: false,
+          });
         },
         { discard: true },
       );

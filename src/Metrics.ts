@@ -23,7 +23,8 @@ export type Counter =
   | "feature_file_errors" // [reason]
   | "log_lines_suppressed"
   | "http_requests" // [status]
-  | "http_events_cut";
+  | "http_events_cut"
+  | "spans_dropped";
 
 /** What has a value now. */
 export type Gauge =

@@ -166,6 +166,11 @@ const serve = (
         timed((outcome, seconds) => metrics.histogram("registry_request", `${operation}:${outcome}`).observe(seconds)),
         Effect.mapError((failure) => new RegistryError({ ...failure, operation, key: backend.description + name })),
         Effect.tapError(({ reason }) => Effect.sync(() => metrics.add("registry_errors", `${operation}:${reason}`))),
+        Effect.withSpan(`registry.${operation}`, {
+          kind: "client",
+          attributes: { "registry.key": backend.description + name },
+          captureStackTrace: false,
+        }),
       );
   return {
     description: backend.description,

@@ -16,6 +16,7 @@ import { urlOf } from "./Http/Url.js";
 import { makeDirectories } from "./MakeDirectories.js";
 import { Metrics } from "./Metrics.js";
 import { type NodeState, NodeView } from "./NodeView.js";
+import { isWanted } from "./Otlp.js";
 import * as OwnAddress from "./OwnAddress.js";
 import { type RegistryError, S3Registry } from "./S3Registry.js";
 import { type SecretError, Secrets } from "./Secrets.js";
@@ -79,6 +80,15 @@ const face = (config: Pick<NodeConfig, "stateDir">, http: HttpConfig, view: Node
     });
   });
 
+/** Exports to an OpenTelemetry collector if the environment names one; nothing of it is loaded otherwise. */
+const telemetry = (view: NodeView) =>
+  Effect.gen(function* () {
+    if (!isWanted(process.env)) return undefined;
+    const OpenTelemetry = yield* Effect.promise(() => import("./OpenTelemetry.js"));
+    const { address } = yield* UdpTransport;
+    return yield* OpenTelemetry.make({ environment: process.env, view, address, hostName: os.hostname() });
+  });
+
 /** The node on a socket that is there already. */
 const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, NodeError, UdpTransport | Metrics> =>
   Effect.gen(function* () {
@@ -98,9 +108,12 @@ const node = (config: Omit<NodeConfig, "dev" | "log">): Effect.Effect<never, Nod
       StateTree.layer({ directory: config.stateDir }),
       Secrets.layer({ sign: config.secret, accept: config.acceptSecrets, reloading: notify.reloading }),
     );
-    const run = Effect.scoped(
-      Effect.zipRight(config.http === undefined ? Effect.void : face(config, config.http, view), Daemon.run(options)),
-    );
+    const run = Effect.gen(function* () {
+      const tracer = yield* telemetry(view);
+      if (config.http !== undefined) yield* face(config, config.http, view);
+      const daemon = Daemon.run(options);
+      return yield* tracer === undefined ? daemon : Effect.withTracer(daemon, tracer);
+    }).pipe(Effect.scoped);
     return yield* Effect.all(
       [
         // the state directory is ours alone before the face leaves its URL there

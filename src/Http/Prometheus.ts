@@ -105,6 +105,10 @@ const counters: Readonly<Record<Counter, Described>> = {
     name: "nameq_http_events_cut_total",
     help: "Clients of the event stream that were cut off because they read too slowly.",
   },
+  spans_dropped: {
+    name: "nameq_spans_dropped_total",
+    help: "Spans for OpenTelemetry that were dropped because too many waited.",
+  },
 };
 
 const gauges: Readonly<Record<Gauge, Described>> = {
