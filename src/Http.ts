@@ -40,6 +40,8 @@ export interface HttpOptions {
   readonly tokenFile?: string | undefined;
   /** The URL is left there, in `.http`, while the face is up. */
   readonly stateDir: string;
+  /** Where features of this host are offered, for those who want to. */
+  readonly featureDir?: string | undefined;
   readonly view: NodeView;
   readonly address: Address;
   /** UDP port. */
@@ -239,6 +241,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       features: view.own.entries.size,
       registry: options.registry,
       stateDir: options.stateDir,
+      featureDir: options.featureDir,
       registryClockOffsetMs: view.registryOffsetMs,
     });
     const events = new Events(view, metrics, self);

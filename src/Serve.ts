@@ -59,7 +59,7 @@ const statusOf = (view: NodeView): string => {
 };
 
 /** Opens the HTTP face, whose modules are loaded here and by nobody else. */
-const face = (config: Pick<NodeConfig, "stateDir">, http: HttpConfig, view: NodeView) =>
+const face = (config: Pick<NodeConfig, "stateDir" | "featureDir">, http: HttpConfig, view: NodeView) =>
   Effect.gen(function* () {
     const Http = yield* Effect.promise(() => import("./Http.js"));
     const PageFiles = yield* Effect.promise(() => import("./Http/PageFiles.js"));
@@ -68,10 +68,11 @@ const face = (config: Pick<NodeConfig, "stateDir">, http: HttpConfig, view: Node
     );
     const { address, port } = yield* UdpTransport;
     const { description } = yield* S3Registry;
-    const { stateDir } = config;
+    const { featureDir, stateDir } = config;
     return yield* Http.make({
       ...http,
       stateDir,
+      featureDir,
       view,
       address,
       port,

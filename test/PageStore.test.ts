@@ -115,6 +115,13 @@ describe("Page store", () => {
     ]);
   });
 
+  it("drops nodes that a whole list does not name, as after a connection that broke", () => {
+    const store = new Store();
+    store.apply(snapshot("{}", [node("10.0.0.1"), node("10.0.0.2")]));
+    store.apply(event("nodes", { nodes: [node("10.0.0.1")], gone: [], whole: true }));
+    assert.deepStrictEqual([...store.nodes.keys()], ["10.0.0.1"]);
+  });
+
   it("reckons ages on the node's clock, whatever the browser's says", () => {
     const browser = { now: Date.parse(at) + 7_200_000 };
     const store = new Store(() => browser.now);

@@ -14,6 +14,8 @@ export interface Self {
   readonly features: number;
   readonly registry: string;
   readonly stateDir: string;
+  /** Undefined: it has none, as a node inside a program. */
+  readonly featureDir: string | undefined;
   readonly registryClockOffsetMs: number | undefined;
 }
 
@@ -62,7 +64,7 @@ export const hosts = (all: ReadonlyMap<Address, HostFeatures>, name: FeatureName
 };
 
 export const self = (of: Self): string =>
-  `{"address":"${of.address}","port":${of.port},"version":${string(of.version)},"startedAt":${time(of.startedAtMs)},"ready":${of.ready},"features":${of.features},"registry":${string(of.registry)},"stateDir":${string(of.stateDir)},"registryClockOffsetMs":${ms(of.registryClockOffsetMs)}}`;
+  `{"address":"${of.address}","port":${of.port},"version":${string(of.version)},"startedAt":${time(of.startedAtMs)},"ready":${of.ready},"features":${of.features},"registry":${string(of.registry)},"stateDir":${string(of.stateDir)},"featureDir":${string(of.featureDir)},"registryClockOffsetMs":${ms(of.registryClockOffsetMs)}}`;
 
 export const node = (of: NodeReport, nowMs: number): string =>
   `{"address":"${of.address}","state":"${of.state}","source":"${of.source}","features":${of.features},"version":${string(of.version)},"legacy":${of.legacy},"heardAt":${time(of.heardAtMs)},"heardMs":${age(nowMs, of.heardAtMs)},"udpMs":${of.datagramAtMs === undefined ? "null" : age(nowMs, of.datagramAtMs)},"announcedAt":${of.announcedAtNs === 0n ? "null" : time(Number(of.announcedAtNs / 1_000_000n))},"clockOffsetMs":${ms(of.clockOffsetMs)}}`;

@@ -56,6 +56,7 @@ const Self = Schema.Struct({
   features: Schema.Number,
   registry: Schema.String,
   stateDir: Schema.String,
+  featureDir: Schema.NullOr(Schema.String),
   registryClockOffsetMs: Schema.NullOr(Ms).annotations(
     about("This host's clock less the registry's at the last listing."),
   ),

@@ -84,7 +84,7 @@ const Emptiness = ({ page }: { readonly page: Page }): JSX.Element | undefined =
   const { store, view } = page;
   const filtered = view.feature !== "" || view.host !== "" || view.value !== "";
   const directory = store.self?.featureDir;
-  const option = directory === undefined || directory === "/etc/nameq/features" ? "" : ` --feature-dir ${directory}`;
+  const option = directory == null || directory === "/etc/nameq/features" ? "" : ` --feature-dir ${directory}`;
   if (view.tab === "features" && store.cells.size === 0) {
     return (
       <div class="empty">
@@ -113,13 +113,6 @@ const Emptiness = ({ page }: { readonly page: Page }): JSX.Element | undefined =
   return undefined;
 };
 
-/** What the filters left, when that is nothing. */
-const nothingLeft = (page: Page): boolean => {
-  const { store, view } = page;
-  if (view.tab !== "features" || (view.feature === "" && view.value === "" && view.host === "")) return false;
-  return store.cells.size > 0 && document.querySelector(".grid")?.getAttribute("aria-rowcount") === "1";
-};
-
 const usesMedia = (query: string, redraw: () => void): boolean => {
   const media = useRef<MediaQueryList>(undefined);
   media.current ??= window.matchMedia(query);
@@ -141,6 +134,21 @@ export const App = ({ page }: { readonly page: Page }): JSX.Element => {
   useEffect(() => {
     document.title = `${link.state === "lost" || errors > 0 ? "(!) " : ""}${store.self === undefined ? "" : `${store.self.address} – `}nameq`;
   });
+  const { open } = view;
+  const close = (): void => {
+    page.go({ open: undefined });
+    // back to where it was opened, if that is in sight
+    const cell = document.querySelector<HTMLElement>(".grid [tabindex='0']");
+    requestAnimationFrame(() => cell?.focus({ preventScroll: true }));
+  };
+  useEffect(() => {
+    if (open === undefined) return undefined;
+    const onKey = (event: KeyboardEvent): void => {
+      if (event.key === "Escape") close();
+    };
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [open]);
   if (link.state === "token") {
     return (
       <div class="page">
@@ -149,13 +157,6 @@ export const App = ({ page }: { readonly page: Page }): JSX.Element => {
       </div>
     );
   }
-  const { open } = view;
-  const close = (): void => {
-    page.go({ open: undefined });
-    // back to where it was opened, if that is in sight
-    const cell = document.querySelector<HTMLElement>(".grid [tabindex='0']");
-    requestAnimationFrame(() => cell?.focus({ preventScroll: true }));
-  };
   const rowHeight = coarse ? 40 : 30;
   const known = store.since > 0;
   const covered = narrow && open !== undefined;
@@ -182,6 +183,7 @@ export const App = ({ page }: { readonly page: Page }): JSX.Element => {
               <a
                 key={tab}
                 href={page.href({ tab, open: undefined, sort: "" })}
+                data-text={tabNames[tab]}
                 aria-current={view.tab === tab ? "page" : undefined}
               >
                 {tabNames[tab]}
@@ -215,10 +217,7 @@ export const App = ({ page }: { readonly page: Page }): JSX.Element => {
           ) : (
             (Emptiness({ page }) ??
             (view.tab === "features" ? (
-              <>
-                <Matrix page={page} rowHeight={rowHeight} narrow={narrow} />
-                {nothingLeft(page) && <p class="nothing over">Nothing matches these filters.</p>}
-              </>
+              <Matrix page={page} rowHeight={rowHeight} narrow={narrow} />
             ) : view.tab === "nodes" ? (
               <Nodes page={page} rowHeight={rowHeight} narrow={narrow} />
             ) : (

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Page } from "./Page.js";
 import { Name } from "./Parts.js";
 import type { Change } from "./Store.js";
-import { clock, plural } from "./Text.js";
+import { clock, count, plural } from "./Text.js";
 
 const marks: Readonly<Record<Change["kind"], readonly [string, string]>> = {
   offered: ["+", "offered"],
@@ -19,7 +19,10 @@ const sentence = ({ feature, host, kind, text }: Change): string =>
 
 export const Changes = ({ limit, page }: { readonly page: Page; readonly limit: number }): JSX.Element => {
   const { store, view } = page;
-  const shown = useMemo(() => {
+  // held while somebody reads: lines that run away cannot be followed
+  const [held, hold] = useState<ReadonlyArray<Change> | undefined>(undefined);
+  const release = (): void => hold(undefined);
+  const latest = useMemo(() => {
     const [feature, host, value] = [view.feature, view.host, view.value].map((text) => text.toLowerCase());
     return store.changes
       .filter(
@@ -30,6 +33,9 @@ export const Changes = ({ limit, page }: { readonly page: Page; readonly limit: 
       )
       .slice(0, limit);
   }, [page.slow.changes, view.feature, view.host, view.value, limit]);
+  const shown = held ?? latest;
+  const first = shown[0]?.number ?? 0;
+  const newer = held === undefined ? 0 : latest.filter(({ number }) => number > first).length;
   if (shown.length === 0) {
     return (
       <p class="nothing">
@@ -40,7 +46,19 @@ export const Changes = ({ limit, page }: { readonly page: Page; readonly limit: 
     );
   }
   return (
-    <ol class="changes" aria-label="Last changes, the newest first">
+    <ol
+      class="changes"
+      aria-label="Last changes, the newest first"
+      onPointerEnter={() => hold(latest)}
+      onPointerLeave={release}
+      onFocusIn={() => hold(held ?? latest)}
+      onFocusOut={release}
+    >
+      {newer > 0 && (
+        <li class="newer">
+          {newer >= limit ? `${count(limit)} and more` : count(newer)} newer, held back while you read
+        </li>
+      )}
       {shown.map((change) => {
         const { at, feature, host, kind, number, text } = change;
         const [mark, name] = marks[kind];

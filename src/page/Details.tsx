@@ -225,13 +225,7 @@ export const Details = ({
   const title = useRef<HTMLHeadingElement>(null);
   useEffect(() => title.current?.focus({ preventScroll: true }), [feature, host]);
   return (
-    <section
-      class="details"
-      aria-labelledby="details-title"
-      onKeyDown={(event) => {
-        if (event.key === "Escape") onClose();
-      }}
-    >
+    <section class="details" aria-labelledby="details-title">
       <header>
         <div>
           <p class="kind">{feature === undefined ? "Host" : host === undefined ? "Feature" : "Value"}</p>

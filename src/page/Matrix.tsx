@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useCallback, useMemo, useRef } from "preact/hooks";
 import { type Column, Grid } from "./Grid.js";
 import type { Page } from "./Page.js";
-import { Name, StateMark, stateOf, Value } from "./Parts.js";
+import { characterWidth, HostName, Name, NothingLeft, StateMark, stateOf, Value } from "./Parts.js";
 import type { Store } from "./Store.js";
 import { addressKey, count, matches, plural } from "./Text.js";
 import type { View } from "./View.js";
@@ -11,9 +11,8 @@ import type { View } from "./View.js";
 /** How long a change is marked, in ms; the style has the same. */
 const freshMs = 2_000;
 
-/** Width of a character of the table's values and what stands around a text, in pixels. */
-const character = 7.3;
-const padding = 22;
+/** What stands around a cell's text, in pixels. */
+const padding = 24;
 
 export const byAddress = (addresses: Iterable<string>): Array<string> =>
   [...addresses]
@@ -88,9 +87,14 @@ export const Matrix = ({
     const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
     const first: Column = {
       key: "",
-      width: Math.min(narrow ? 150 : 330, Math.round(longest * 7.8) + 40),
+      width: Math.min(narrow ? 158 : 380, Math.round(longest * characterWidth()) + 52),
       label: "Host",
-      header: <span class="quiet">Host</span>,
+      header: (
+        <>
+          <span class="name">Host</span>
+          <span class="quiet">{count(hosts.length)}</span>
+        </>
+      ),
     };
     return [
       first,
@@ -103,7 +107,7 @@ export const Matrix = ({
         }
         const width = Math.max(
           widths.get(feature) ?? 0,
-          Math.min(narrow ? 180 : 250, Math.round(longest * character) + padding),
+          Math.min(narrow ? 180 : features.length <= 3 ? 560 : 250, Math.round(longest * characterWidth()) + padding),
           64,
         );
         widths.set(feature, width);
@@ -118,7 +122,7 @@ export const Matrix = ({
         return (
           <>
             <StateMark state={stateOf(store, host)} />
-            <span class="address">{host}</span>
+            <HostName host={host} />
           </>
         );
       }
@@ -136,7 +140,7 @@ export const Matrix = ({
     },
     [wanted],
   );
-  const rowClass = useCallback((host: string) => stateOf(store, host) ?? "unknown", []);
+  const rowClass = useCallback((host: string) => `is-${stateOf(store, host) ?? "unknown"}`, []);
   const version = useCallback((host: string) => store.hostVersion(host), []);
   const onOpen = useCallback(
     (host: string | undefined, feature: string) => {
@@ -145,6 +149,7 @@ export const Matrix = ({
     },
     [page],
   );
+  if (hosts.length === 0 || features.length === 0) return <NothingLeft page={page} />;
   return (
     <Grid
       label={`Features of hosts: ${plural(hosts.length, "host")}, ${plural(features.length, "feature")}`}

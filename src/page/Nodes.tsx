@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useCallback, useMemo } from "preact/hooks";
 import { type Column, Grid } from "./Grid.js";
 import type { Page } from "./Page.js";
-import { sourceName, StateMark, stateNames, stateOf } from "./Parts.js";
+import { characterWidth, HostName, NothingLeft, sourceName, StateMark, stateNames, stateOf } from "./Parts.js";
 import type { Node, Store } from "./Store.js";
 import { addressKey, ago, count, offset, plural } from "./Text.js";
 import type { View } from "./View.js";
@@ -72,6 +72,8 @@ export const Nodes = ({
     () => select(store, view),
     [page.slow.nodes, view.feature, view.host, sort, view.feature === "" ? 0 : page.slow.cells],
   );
+  const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
+  const addressWidth = Math.min(narrow ? 158 : 380, Math.round(longest * characterWidth()) + 52);
   const columns = useMemo(
     () =>
       heads.map(([key, label, width]): Column => {
@@ -79,10 +81,7 @@ export const Nodes = ({
         const up = by === key && !sort.startsWith("-");
         return {
           key,
-          width:
-            key === "address"
-              ? Math.max(narrow ? 140 : 170, Math.min(narrow ? 150 : 330, (hosts[0] ?? "").length * 8 + 40))
-              : width,
+          width: key === "address" ? addressWidth : width,
           label: `Order by ${label.toLowerCase()}`,
           className: key === "features" || key === "clock" || key === "heard" ? "number" : "",
           sort: by === key ? (up ? "ascending" : "descending") : "none",
@@ -96,7 +95,7 @@ export const Nodes = ({
           ),
         };
       }),
-    [sort, narrow, hosts],
+    [sort, addressWidth],
   );
   const cell = useCallback((host: string, column: string) => {
     const node = store.nodes.get(host);
@@ -106,11 +105,11 @@ export const Nodes = ({
         return (
           <>
             <StateMark state={state} />
-            <span class="address">{host}</span>
+            <HostName host={host} />
           </>
         );
       case "state":
-        return stateNames[state ?? "forgotten"];
+        return <span class={state === "silent" ? "off" : ""}>{stateNames[state ?? "forgotten"]}</span>;
       case "features":
         return count(store.offersOf(host));
       case "version":
@@ -132,14 +131,12 @@ export const Nodes = ({
         return node.clockOffsetMs === undefined ? (
           <span class="quiet">–</span>
         ) : (
-          <span class={Math.abs(node.clockOffsetMs) > clockWarningMs ? "warning" : ""}>
-            {offset(node.clockOffsetMs)}
-          </span>
+          <span class={Math.abs(node.clockOffsetMs) > clockWarningMs ? "off" : ""}>{offset(node.clockOffsetMs)}</span>
         );
     }
     return null;
   }, []);
-  const rowClass = useCallback((host: string) => stateOf(store, host) ?? "unknown", []);
+  const rowClass = useCallback((host: string) => `is-${stateOf(store, host) ?? "unknown"}`, []);
   const version = useCallback((host: string) => `${page.second} ${page.slow.nodes} ${store.hostVersion(host)}`, []);
   const onOpen = useCallback(
     (host: string | undefined, column: string) => {
@@ -151,6 +148,7 @@ export const Nodes = ({
     },
     [page],
   );
+  if (hosts.length === 0) return <NothingLeft page={page} />;
   return (
     <Grid
       label={plural(hosts.length, "node")}

@@ -7,6 +7,15 @@ import { age, ago, clock, visible } from "./Text.js";
 /** Conditions that are shown before the others are folded away. */
 const shownAtFirst = 2;
 
+/** A message whose options and commands stand out, and do not break. */
+const Message = ({ text }: { readonly text: string }): JSX.Element => (
+  <>
+    {visible(text)
+      .split(/(`[^`]+`|(?<=[\s(])--[a-z][\w-]*)/)
+      .map((part, index) => (index % 2 === 1 ? <code>{part.replaceAll("`", "")}</code> : part))}
+  </>
+);
+
 const Mark = ({ severity }: { readonly severity: string }): JSX.Element => (
   <svg class="severity" viewBox="0 0 16 16" role="img" aria-label={severity}>
     {severity === "error" ? <path d="M5 1h6l4 4v6l-4 4H5l-4-4V5Z" /> : <path d="M8 1.2 15.4 14.5H.6Z" />}
@@ -43,22 +52,22 @@ export const Notices = ({ page }: { readonly page: Page }): JSX.Element => {
         )}
       </div>
       <div role="region" aria-label="Conditions" aria-live="polite">
-        {shown.map(({ message, name, severity, since }) => (
+        {shown.map(({ message, name, severity, since }, index) => (
           <div key={name} class={`notice ${severity}`}>
             <Mark severity={severity} />
             <p>
-              <strong>{visible(name).replaceAll("-", " ")}</strong> {visible(message)}
+              <strong>{visible(name).replaceAll("-", " ")}</strong> <Message text={message} />
             </p>
             <time dateTime={since} title={since}>
               {ago(page.store.now() - Date.parse(since))}
             </time>
+            {index === shown.length - 1 && conditions.length > shownAtFirst && (
+              <button type="button" class="fold" aria-expanded={unfolded} onClick={() => unfold(!unfolded)}>
+                {unfolded ? "Fewer" : `${conditions.length - shownAtFirst} more`}
+              </button>
+            )}
           </div>
         ))}
-        {conditions.length > shownAtFirst && (
-          <button type="button" class="fold" aria-expanded={unfolded} onClick={() => unfold(!unfolded)}>
-            {unfolded ? "Fewer" : `${conditions.length - shownAtFirst} more`}
-          </button>
-        )}
       </div>
     </div>
   );

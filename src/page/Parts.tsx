@@ -1,7 +1,23 @@
 /** Small parts that several views share. */
 import type { JSX } from "preact";
+import type { Page } from "./Page.js";
 import type { Node, NodeState, Store } from "./Store.js";
 import { type Token, visible } from "./Text.js";
+
+let measured: number | undefined;
+
+/** Width of a character of values and addresses in pixels: each system has another font for them. */
+export const characterWidth = (): number => {
+  if (measured === undefined) {
+    const probe = document.createElement("span");
+    probe.className = "value probe";
+    probe.textContent = "0".repeat(50);
+    document.body.append(probe);
+    measured = probe.getBoundingClientRect().width / 50 || 7.6;
+    probe.remove();
+  }
+  return measured;
+};
 
 /** The states of a node as the page says them. */
 export const stateNames: Readonly<Record<NodeState | "self", string>> = {
@@ -18,7 +34,7 @@ export const stateOf = (store: Store, host: string): NodeState | "self" | undefi
 /** A mark whose form tells the state, not its colour alone. */
 export const StateMark = ({ state }: { readonly state: NodeState | "self" | undefined }): JSX.Element => (
   <svg
-    class={`mark ${state ?? "unknown"}`}
+    class={`state ${state ?? "unknown"}`}
     viewBox="0 0 10 10"
     role="img"
     aria-label={stateNames[state ?? "forgotten"]}
@@ -56,5 +72,29 @@ export const Json = ({ tokens }: { readonly tokens: ReadonlyArray<Token> }): JSX
 /** Where news of a node comes from. */
 export const sourceName = (node: Node): string => (node.source === "udp" ? "UDP" : "registry");
 
+/** Where an address is cut if it must be: IPv6 addresses of a fleet differ at their ends. */
+const tail = 9;
+
+/** An address that is cut in its middle where it has too little room. */
+export const HostName = ({ host }: { readonly host: string }): JSX.Element => (
+  <span class="address">
+    {host.includes(":") && host.length > 2 * tail ? (
+      <>
+        <span class="head">{host.slice(0, -tail)}</span>
+        <span>{host.slice(-tail)}</span>
+      </>
+    ) : (
+      host
+    )}
+  </span>
+);
+
 /** A name from the network, with nothing hidden in it. */
 export const Name = ({ text }: { readonly text: string }): JSX.Element => <bdi>{visible(text)}</bdi>;
+
+/** In place of a table of which the filters have left nothing. */
+export const NothingLeft = ({ page }: { readonly page: Page }): JSX.Element => (
+  <p class="nothing">
+    Nothing here matches the filters. <a href={page.href({ feature: "", host: "", value: "" })}>Clear them</a>
+  </p>
+);

@@ -43,7 +43,7 @@ export interface Self {
   readonly ready?: boolean;
   readonly registry?: string;
   readonly stateDir?: string;
-  readonly featureDir?: string;
+  readonly featureDir?: string | null;
   readonly registryClockOffsetMs?: number | null;
 }
 
@@ -183,7 +183,12 @@ export class Store {
         return;
       }
       case "nodes": {
-        const { gone, nodes } = JSON.parse(data) as { gone?: Array<string>; nodes?: Array<Record<string, unknown>> };
+        const { gone, nodes, whole } = JSON.parse(data) as {
+          gone?: Array<string>;
+          nodes?: Array<Record<string, unknown>>;
+          whole?: boolean;
+        };
+        if (whole === true) this.keepNodes(nodes ?? []);
         for (const node of nodes ?? []) this.putNode(readNode(node), true);
         for (const address of gone ?? []) this.dropNode(address);
         return;
@@ -243,8 +248,7 @@ export class Store {
     for (const [feature, hosts] of old) {
       for (const host of hosts) if (this.remove(feature, host)) differences++;
     }
-    const listed = new Set(nodes.map((node) => String(node["address"])));
-    for (const address of this.nodes.keys()) if (!listed.has(address)) this.dropNode(address);
+    this.keepNodes(nodes);
     for (const node of nodes) this.putNode(readNode(node), again);
     for (const name of ["shape", "nodes", "conditions"] as const) this.versions[name]++;
     if (again) {
@@ -314,6 +318,12 @@ export class Store {
     if (old?.state === node.state) return;
     this.versions.shape++;
     if (told) this.note(this.now(), "node", "", node.address, old === undefined ? "has appeared" : turns[node.state]);
+  }
+
+  /** Drops all others. */
+  private keepNodes(nodes: ReadonlyArray<Record<string, unknown>>): void {
+    const listed = new Set(nodes.map((node) => String(node["address"])));
+    for (const address of this.nodes.keys()) if (!listed.has(address)) this.dropNode(address);
   }
 
   private dropNode(address: string): void {

@@ -97,45 +97,50 @@ export const Vitals = ({ page }: { readonly page: Page }): JSX.Element => {
   const median = known[known.length >> 1];
   const link = (word: string, n: number) =>
     n > 0 && (
-      <a class={word} href={page.href({ tab: "nodes", host: word, feature: "", value: "", open: undefined })}>
+      <a
+        class={word === "silent" ? "off" : ""}
+        href={page.href({ tab: "nodes", host: word, feature: "", value: "", open: undefined })}
+      >
         {count(n)} {word}
       </a>
     );
   const others = [link("silent", states.silent), link("left", states.left)].filter(Boolean);
   const dropped = store.figures.reduce((sum, figures) => sum + figures.dropped, 0);
   return (
-    <dl class="vitals" aria-label="Vital signs">
-      <Sign name="Nodes" note={others.length > 0 ? others : states.alive === 0 ? "no peers" : "all heard"}>
-        {count(states.alive + 1)}
-        <span class="unit"> alive</span>
-      </Sign>
-      <Sign name="Features" note={`${plural(total, "offer")}`}>
-        {count(store.cells.size)}
-      </Sign>
-      <Sign
-        name="Packets"
-        note={dropped > 0 ? <span class="silent">{count(dropped)} dropped</span> : "in and out"}
-        chart={<Chart label={`Packets a second over two minutes, ${rate(recent(packets))} now`} values={packets} />}
-      >
-        {rate(recent(packets))}
-        <span class="unit"> /s</span>
-      </Sign>
-      <Sign
-        name="Changes"
-        note="10 s mean"
-        chart={<Chart label={`Changes a second over two minutes, ${rate(recent(changes))} now`} values={changes} />}
-      >
-        {rate(recent(changes))}
-        <span class="unit"> /s</span>
-      </Sign>
-      <Sign
-        name="Propagation"
-        note={median === undefined ? "no news yet" : "2 min median"}
-        chart={<Chart label="Time from a peer's change to its arrival here over two minutes" values={latency} />}
-      >
-        {median === undefined ? "–" : milliseconds(median).replace(/ (\S+)$/, "")}
-        {median !== undefined && <span class="unit"> {milliseconds(median).split(" ")[1]}</span>}
-      </Sign>
-    </dl>
+    <section aria-label="Vital signs">
+      <dl class="vitals">
+        <Sign name="Nodes" note={others.length > 0 ? others : states.alive === 0 ? "no peers" : "all heard"}>
+          {count(states.alive + 1)}
+          <span class="unit"> alive</span>
+        </Sign>
+        <Sign name="Features" note={`${plural(total, "offer")}`}>
+          {count(store.cells.size)}
+        </Sign>
+        <Sign
+          name="Packets"
+          note={dropped > 0 ? <span class="off">{count(dropped)} dropped</span> : "in and out"}
+          chart={<Chart label={`Packets a second over two minutes, ${rate(recent(packets))} now`} values={packets} />}
+        >
+          {rate(recent(packets))}
+          <span class="unit"> /s</span>
+        </Sign>
+        <Sign
+          name="Changes"
+          note="10 s mean"
+          chart={<Chart label={`Changes a second over two minutes, ${rate(recent(changes))} now`} values={changes} />}
+        >
+          {rate(recent(changes))}
+          <span class="unit"> /s</span>
+        </Sign>
+        <Sign
+          name="Propagation"
+          note={median === undefined ? "no news yet" : "median"}
+          chart={<Chart label="Time from a peer's change to its arrival here over two minutes" values={latency} />}
+        >
+          {median === undefined ? "–" : milliseconds(median).replace(/ (\S+)$/, "")}
+          {median !== undefined && <span class="unit"> {milliseconds(median).split(" ")[1]}</span>}
+        </Sign>
+      </dl>
+    </section>
   );
 };
