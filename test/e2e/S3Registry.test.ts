@@ -4,7 +4,13 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { fileURLToPath } from "node:url";
-import { CreateBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import {
+  CreateBucketCommand,
+  PutBucketLifecycleConfigurationCommand,
+  PutBucketPolicyCommand,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as Option from "effect/Option";
@@ -57,6 +63,67 @@ const server: Effect.Effect<Server> = Effect.sync(() => ({
 }));
 
 bucketContract("S3Registry.layer on a real server", server, "1100 millis");
+
+describe("the README's settings of a bucket", () => {
+  const readme = fs.readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const [policy, lifeCycle] = [...readme.matchAll(/```json\n([\s\S]*?)```/g)].map(([, text]) => JSON.parse(text!));
+  const credentials = { accessKeyId: "NODE", secretAccessKey: Redacted.make("a-node-s-own-secret") };
+  /** A registry of a user who may do only what the policy says. */
+  const registry = <A, E>(prefix: string, use: (registry: S3Registry.Service) => Effect.Effect<A, E>) =>
+    Effect.flatMap(server, ({ options }) =>
+      using(S3Registry.layer({ ...options, bucket: "fleet", prefix, credentials, attempts: 1 }), use),
+    );
+
+  beforeAll(async () => {
+    const { accessKeyId, secretAccessKey } = credentials;
+    const keys = [`--access-key=${accessKeyId}`, `--secret=${Redacted.value(secretAccessKey)}`];
+    const user = ["user", "create", "--uid=node", "--display-name=node", ...keys];
+    execFileSync("radosgw-admin", ["-c", env["S3_CONF"]!, ...user], { stdio: ["ignore", "ignore", "pipe"] });
+    await client.send(new CreateBucketCommand({ Bucket: "fleet" }));
+    const Statement = policy.Statement.map((each: object) => ({
+      ...each,
+      Principal: { AWS: "arn:aws:iam:::user/node" },
+    }));
+    await client.send(
+      new PutBucketPolicyCommand({ Bucket: "fleet", Policy: JSON.stringify({ ...policy, Statement }) }),
+    );
+  });
+
+  it.scopedLive("let a node do its work below its prefix", () =>
+    registry("prod", (prod) =>
+      Effect.gen(function* () {
+        yield* prod.put("10.0.0.1", "{}\n");
+        assert.deepStrictEqual(yield* names(prod), ["10.0.0.1"]);
+        assert.strictEqual(Option.getOrThrow(yield* prod.get("10.0.0.1")).body, "{}\n");
+        yield* prod.remove("10.0.0.1");
+        assert.deepStrictEqual(yield* names(prod), []);
+        // as the README says: who may list a prefix alone is not told that an object is gone
+        assert.strictEqual((yield* failure(prod.get("10.0.0.1"))).reason, "Denied");
+      }),
+    ),
+  );
+
+  it.scopedLive("let it do nothing elsewhere", () =>
+    Effect.forEach(["other", "", "prod/deeper"], (prefix) =>
+      registry(prefix, (elsewhere) =>
+        Effect.gen(function* () {
+          assert.strictEqual((yield* failure(elsewhere.list)).reason, "Denied", prefix);
+          // the policy is of a prefix, and so has all that begins with it
+          if (prefix.startsWith("prod/")) return;
+          for (const operation of [elsewhere.put("10.0.0.1", "{}\n"), elsewhere.get("10.0.0.1")]) {
+            assert.strictEqual((yield* failure(operation)).reason, "Denied", prefix);
+          }
+        }),
+      ),
+    ),
+  );
+
+  it("has a life-cycle rule that a server takes", async () => {
+    await client.send(
+      new PutBucketLifecycleConfigurationCommand({ Bucket: "fleet", LifecycleConfiguration: lifeCycle }),
+    );
+  });
+});
 
 describe("S3Registry.layer, when the real server fails", () => {
   const withRegistry = <A, E>(prefix: string, use: (registry: S3Registry.Service) => Effect.Effect<A, E>) =>
