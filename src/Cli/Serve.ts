@@ -130,6 +130,7 @@ export const spec: CommandSpec = {
   notes: [
     "Secret files are read again when they change and at SIGHUP. SIGTERM and SIGINT end the node as --on-exit says,\nSIGUSR2 as --on-exit keep: for a restart that nobody sees.",
     "Under systemd it says when it is ready, alive, reloading and stopping (Type=notify, NotifyAccess=all).",
+    "With OTEL_EXPORTER_OTLP_ENDPOINT in the environment, metrics and spans go to that OpenTelemetry collector,\nover HTTP as JSON; the other standard variables that start with OTEL_ count too.",
   ],
   examples: [
     ["nameq serve --dev", "try it here, in two terminals"],
