@@ -75,21 +75,33 @@ export interface ParsedSet {
   readonly refused: ReadonlyArray<string>;
 }
 
-/** What a set may keep alive of the text that it was read from beside its own, characters. */
-const slack = 512;
+/** Names that were read lately: a fleet has few, and all its sets share them. */
+const names = new Map<string, FeatureName>();
+const maxNames = 4_096;
+
+const shared = (name: FeatureName): FeatureName => {
+  const known = names.get(name);
+  if (known !== undefined) return known;
+  if (names.size >= maxNames) names.clear();
+  // a slice would keep all that it was cut from
+  const own = Buffer.from(name).toString() as FeatureName;
+  names.set(own, own);
+  return own;
+};
+
+/** Of the set that is being read: where each value starts and ends, and whether it is not canonical. */
+const bounds = new Int32Array(3 * (maxFeatures + 2));
 
 /**
  * Reads the JSON object at `scanner.at` as a feature set, and moves past it. A member with a bad name is refused alone;
- * a fault refuses the whole. All that the set holds are slices of one text: the scanner's, or, where that is much more
- * than the set, a copy.
+ * a fault refuses the whole. Values are slices of one copy of the object's text, so the document is not kept alive.
  */
 export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "too-many" => {
   const { text: whole } = scanner;
   const start = scanner.at;
-  const entries = new Map<FeatureName, FeatureValue>();
+  const found: Array<FeatureName> = [];
   const refused: Array<string> = [];
   let members = 0;
-  let named = 0;
   const looseBefore = scanner.loose;
   const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
     members++;
@@ -99,9 +111,12 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
     let name = whole.slice(keyAt + 1, keyEnd - 1);
     if (name.includes("\\")) name = Json.unquote(whole.slice(keyAt, keyEnd));
     if (isFeatureName(name)) {
-      if (++named > maxFeatures) return true;
-      const raw = whole.slice(from, scanner.at);
-      entries.set(name, FeatureValue(scanner.loose ? Json.canonical(raw) : raw));
+      if (found.length <= maxFeatures) {
+        const at = 3 * found.push(shared(name));
+        bounds[at] = from;
+        bounds[at + 1] = scanner.at;
+        bounds[at + 2] = scanner.loose ? 1 : 0;
+      }
     } else if (refused.length < 8) {
       refused.push(name.slice(0, 64));
     }
@@ -109,11 +124,15 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
   });
   scanner.loose = looseBefore;
   if (!ok) return scanner.fault();
-  if (named > maxFeatures) return "too-many";
+  if (found.length > maxFeatures) return "too-many";
   if (members === 0) return { set: empty, refused };
-  const text = whole.slice(start, scanner.at);
-  if (whole.length > 2 * text.length + slack) {
-    return scanSet(new Json.Scanner(Buffer.from(text).toString(), 0, scanner.depthLimit));
+  const text = Buffer.from(whole.slice(start, scanner.at)).toString();
+  const entries = new Map<FeatureName, FeatureValue>();
+  let at = 3;
+  for (const name of found) {
+    const raw = text.slice(bounds[at]! - start, bounds[at + 1]! - start);
+    entries.set(name, FeatureValue(bounds[at + 2] === 1 ? Json.canonical(raw) : raw));
+    at += 3;
   }
   return { set: { text, entries }, refused };
 };

@@ -12,7 +12,8 @@ export class Heap<A> {
     return this.items[0]?.due ?? Number.POSITIVE_INFINITY;
   }
 
-  push(due: number, value: A): void {
+  /** Gives the item's number, which no other item of this heap has. */
+  push(due: number, value: A): number {
     const items = this.items;
     const item = { due, order: this.order++, value };
     let at = items.length;
@@ -24,10 +25,16 @@ export class Heap<A> {
       at = parent;
     }
     items[at] = item;
+    return item.order;
   }
 
   /** Takes the first item if it is due at `now`. */
   pop(now = Number.POSITIVE_INFINITY): A | undefined {
+    return this.popItem(now)?.value;
+  }
+
+  /** The same, with its number. */
+  popItem(now: number): { readonly order: number; readonly value: A } | undefined {
     const items = this.items;
     const first = items[0];
     if (first === undefined || first.due > now) return undefined;
@@ -44,7 +51,7 @@ export class Heap<A> {
       }
       items[at] = last;
     }
-    return first.value;
+    return first;
   }
 }
 

@@ -164,7 +164,7 @@ const maxConditions = 1_024;
 export class Membership {
   private own: FeatureSet = Feature.empty;
   private readonly known = new Map<Address.Address, MutablePeer>();
-  private readonly timers = new Heap<{ readonly peer: MutablePeer; readonly timer: number }>();
+  private readonly timers = new Heap<MutablePeer>();
   private readonly conditions = new Map<string, Condition>();
   /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
   private readonly suspects = new Map<string, number>();
@@ -520,8 +520,8 @@ export class Membership {
   // --- time ---------------------------------------------------------------------------------------------------------
 
   private woken(now: Instant): void {
-    for (let due = this.timers.pop(now.monoMs); due !== undefined; due = this.timers.pop(now.monoMs)) {
-      if (due.timer === due.peer.timer) this.look(due.peer, now);
+    for (let due = this.timers.popItem(now.monoMs); due !== undefined; due = this.timers.popItem(now.monoMs)) {
+      if (due.order === due.value.timer) this.look(due.value, now);
     }
     if (this.announceMs <= now.monoMs) this.announceAll(now);
     if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle(now);
@@ -533,7 +533,7 @@ export class Membership {
   private schedule(peer: MutablePeer, lookMs: number): void {
     const togetherMs = Math.ceil(lookMs / lookGridMs) * lookGridMs;
     const dueMs = Math.min(togetherMs, peer.heardMs + this.settings.expiryMs);
-    this.timers.push(dueMs, { peer, timer: ++peer.timer });
+    peer.timer = this.timers.push(dueMs, peer);
   }
 
   /** A peer's timer: one entry in the heap each, however often it is heard. */

@@ -102,7 +102,9 @@ interface Host {
   /** Changes with every wish. */
   revision: number;
   /** What stands on disk. */
-  readonly shown: Map<FeatureName, FeatureValue | typeof found>;
+  shown: ReadonlyMap<FeatureName, FeatureValue | typeof found>;
+  /** Whether `shown` is this host's alone: else it is a wish's map, which saves 300 bytes a host, and is copied for a change. */
+  ownsShown: boolean;
   /** Passes in a row that failed. */
   failures: number;
   notBeforeMs: number;
@@ -185,9 +187,25 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     };
 
     const newHost = (address: Address.Address): Host => {
-      const host: Host = { wish: nothing, firm: settled, revision: 0, shown: new Map(), failures: 0, notBeforeMs: 0 };
+      const host: Host = {
+        wish: nothing,
+        firm: settled,
+        revision: 0,
+        shown: nothing,
+        ownsShown: false,
+        failures: 0,
+        notBeforeMs: 0,
+      };
       hosts.set(address, host);
       return host;
+    };
+
+    const shownOf = (host: Host): Map<FeatureName, FeatureValue | typeof found> => {
+      if (host.ownsShown) return host.shown as Map<FeatureName, FeatureValue | typeof found>;
+      const own = new Map(host.shown);
+      host.shown = own;
+      host.ownsShown = true;
+      return own;
     };
 
     const fail = (who: string, doing: string, path: string, error: unknown): string => {
@@ -241,7 +259,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         const address = entry.kind === "file" ? Address.parse(entry.name) : undefined;
         if (address === undefined || address !== entry.name) continue;
         const host = hosts.get(address) ?? newHost(address);
-        host.shown.set(name, found);
+        shownOf(host).set(name, found);
         directory.files++;
         if (host.firm) touch(address, host);
       }
@@ -303,18 +321,18 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
 
     /** Brings the files of one host to its wish. Yields what each step cost, in file operations. */
     function* reconcile(address: Address.Address, host: Host, retryAtMs: (failures: number) => number) {
-      const { revision, wish, firm, shown } = host;
+      const { revision, wish, firm } = host;
       const codes = new Set<string>();
       let againAtMs = Number.POSITIVE_INFINITY;
-      yield (shown.size + wish.size) / comparisons;
+      yield (host.shown.size + wish.size) / comparisons;
       if (host.revision !== revision) return;
       // removals first: they make room
-      for (const [name, value] of shown) {
+      for (const [name, value] of host.shown) {
         if (wish.has(name) || (!firm && value === found)) continue;
         const path = `features/${name}/${address}`;
         try {
           remove(path);
-          shown.delete(name);
+          shownOf(host).delete(name);
           const directory = directories.get(name);
           if (directory !== undefined && --directory.files === 0) empty.set(name, now());
         } catch (error) {
@@ -324,7 +342,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         if (host.revision !== revision) return;
       }
       for (const [name, value] of wish) {
-        const current = shown.get(name);
+        const current = host.shown.get(name);
         if (current === value || (!firm && current === found)) continue;
         const path = `features/${name}/${address}`;
         try {
@@ -334,8 +352,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           } else {
             const text = Feature.fileText(value);
             if (current !== found || !files.holds(path, text)) write(path, text);
-            if (!shown.has(name) && directory.files++ === 0) empty.delete(name);
-            shown.set(name, value);
+            if (!host.shown.has(name) && directory.files++ === 0) empty.delete(name);
+            shownOf(host).set(name, value);
           }
         } catch (error) {
           const code = fail(address, "write", path, error);
@@ -351,7 +369,13 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       host.notBeforeMs = againAtMs;
       if (againAtMs < Number.POSITIVE_INFINITY) return;
       dirty.delete(address);
-      if (shown.size === 0 && wish.size === 0) hosts.delete(address);
+      if (wish.size === 0 && host.shown.size === 0) {
+        hosts.delete(address);
+      } else if (firm) {
+        // all of the wish stands, and nothing else
+        host.shown = wish;
+        host.ownsShown = false;
+      }
     }
 
     /** Does the writer's work for one host in the caller's turn, which saves a fiber's wake-up; whatever is left is the writer's. */
@@ -422,7 +446,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       for (const [address, host] of hosts) {
         for (const name of host.shown.keys()) {
           if (directories.has(name)) continue;
-          host.shown.delete(name);
+          shownOf(host).delete(name);
           touch(address, host);
         }
       }

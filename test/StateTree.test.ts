@@ -130,6 +130,32 @@ const contract = (name: string, make: Effect.Effect<World, never, Scope.Scope>) 
       }),
     );
 
+    it.scoped("changes no set that it was given, however it differs from the next one", () =>
+      Effect.gen(function* () {
+        const world = yield* make;
+        const first = features({ db: "1", web: "true" });
+        const second = features({ db: "2", cache: "0" });
+        yield* life(world, (tree) =>
+          Effect.gen(function* () {
+            for (const set of [first, second, first, second, nothing, first]) {
+              tree.settle();
+              tree.update(a, set);
+              yield* flushed(tree);
+              for (const name of ["db", "web", "cache"]) {
+                const value = set.get(name as FeatureName);
+                assert.strictEqual(
+                  world.read(`features/${name}/${a}`),
+                  value === undefined ? undefined : fileText(value),
+                );
+              }
+            }
+          }),
+        );
+        assert.deepStrictEqual(first, features({ db: "1", web: "true" }));
+        assert.deepStrictEqual(second, features({ db: "2", cache: "0" }));
+      }),
+    );
+
     it.scoped("writes what changed and removes what went, and leaves the rest alone", () =>
       Effect.gen(function* () {
         const world = yield* make;
