@@ -25,6 +25,7 @@ import * as Run from "./Cli/Run.js";
 import * as Serve from "./Cli/Serve.js";
 import type { CommandSpec } from "./Cli/Spec.js";
 import * as Status from "./Cli/Status.js";
+import * as Top from "./Cli/Top.js";
 import { UsageError, usageError } from "./Cli/UsageError.js";
 
 /** All commands, in the order of the help text. */
@@ -38,6 +39,7 @@ export const specs: ReadonlyArray<CommandSpec> = [
   Exec.spec,
   Dump.spec,
   Status.spec,
+  Top.spec,
   Doctor.spec,
 ];
 
@@ -120,6 +122,7 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
         Exec.command(host.environment),
         Dump.command(host.environment),
         Status.command,
+        Top.command(host.environment),
         Doctor.command(host.environment),
       ]),
     );

@@ -1,4 +1,5 @@
 /** A node's HTTP face with no node behind it: it says what the test's fields say. */
+import { once } from "node:events";
 import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as Effect from "effect/Effect";
@@ -46,7 +47,7 @@ export class FakeFace {
   readonly listeners = new Set<http.ServerResponse>();
   /** What a new listener is told. */
   greeting = (): string =>
-    this.event("snapshot", { self: this.self.address, features: {}, nodes: this.nodes, conditions: this.conditions });
+    this.event("snapshot", { self: this.self, features: {}, nodes: this.nodes, conditions: this.conditions });
   private serial = 0;
 
   private readonly server = http.createServer((request, response) => {
@@ -82,15 +83,25 @@ export class FakeFace {
 
   /** A face on a free port of 127.0.0.1, ended with the scope. */
   static readonly make: Effect.Effect<FakeFace, never, Scope.Scope> = Effect.acquireRelease(
-    Effect.async<FakeFace>((resume) => {
+    Effect.promise(async () => {
       const fake = new FakeFace();
-      fake.server.listen(0, "127.0.0.1", () => resume(Effect.succeed(fake)));
+      await fake.start();
+      return fake;
     }),
     (fake) => Effect.sync(() => fake.stop()),
   );
 
+  /** Listens; also again after `stop`. */
+  async start(port = 0): Promise<void> {
+    await once(this.server.listen(port, "127.0.0.1"), "listening");
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port;
+  }
+
   get url(): string {
-    return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+    return `http://127.0.0.1:${this.port}`;
   }
 
   /** An event as it goes over the wire. */

@@ -1,6 +1,7 @@
 /** A line of output that holds any text and no surprises. Pure. */
 
-const escapeUnits = (text: string): string => {
+/** Each UTF-16 unit as `\uXXXX`. */
+export const escapeUnits = (text: string): string => {
   let out = "";
   for (let at = 0; at < text.length; at++) out += `\\u${text.charCodeAt(at).toString(16).padStart(4, "0")}`;
   return out;

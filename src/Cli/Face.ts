@@ -81,7 +81,7 @@ const silentAfter = "40 seconds";
 const maxBytes = 64 * 1024 * 1024;
 
 const codeOf = (cause: unknown): string =>
-  cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
+  cause instanceof Error ? ("code" in cause ? String(cause.code) : cause.message) : String(cause);
 
 /** An address that stands for all of a host's own is reached at this host's loopback. */
 const reachable: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "[::]": "[::1]" };
@@ -141,6 +141,24 @@ export const find = (where: Where): Effect.Effect<Face, FaceError | UsageError> 
       : { url, token, from: "state" };
   });
 
+const Refusal = Schema.parseJson(Schema.Struct({ error: Schema.Struct({ message: Schema.String }) }));
+
+/** What a refusal says, if it is a node's. */
+const reasonOf = (response: http.IncomingMessage): Effect.Effect<string | undefined> =>
+  Effect.tryPromise(async () => {
+    let text = "";
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      text += chunk.toString();
+      if (text.length > 4_096) break;
+    }
+    return text;
+  }).pipe(
+    Effect.flatMap(Schema.decodeUnknown(Refusal)),
+    Effect.map(({ error }): string | undefined => escapeForPeople(error.message.slice(0, 300))),
+    Effect.timeout(headWithin),
+    Effect.orElseSucceed(() => undefined),
+  );
+
 /** The head of an answer with status 200; its body is dropped with the scope. */
 const open = (
   face: Face,
@@ -176,10 +194,16 @@ const open = (
     Effect.flatMap((response) => {
       const { statusCode = 0 } = response;
       if (statusCode === 200) return Effect.succeed(response);
-      response.resume();
-      const detail = `HTTP ${statusCode} for ${path}`;
-      const reason = statusCode === 401 || statusCode === 403 ? "Token" : statusCode === 503 ? "Busy" : "Foreign";
-      return new FaceError({ reason, url: face.url, detail });
+      const reason = statusCode === 401 ? "Token" : statusCode === 503 ? "Busy" : "Foreign";
+      return Effect.flatMap(reasonOf(response), (said) =>
+        Effect.fail(
+          new FaceError({
+            reason,
+            url: face.url,
+            detail: `HTTP ${statusCode} for ${path}${said === undefined ? "" : `, ${said}`}`,
+          }),
+        ),
+      );
     }),
   );
 
@@ -241,7 +265,7 @@ export const Condition = Schema.Struct({
   name: Schema.String,
   severity: Schema.Literal("error", "warning", "info"),
   message: Schema.String,
-  since: Schema.String,
+  since: orNull(Schema.String),
 });
 export type Condition = typeof Condition.Type;
 
@@ -250,7 +274,7 @@ export const Self = Schema.Struct({
   address: Schema.String,
   port: Schema.Number,
   version: orNull(Schema.String),
-  startedAt: Schema.String,
+  startedAt: orNull(Schema.String),
   ready: Schema.Boolean,
   features: Schema.Number,
   registry: orNull(Schema.String),
@@ -355,6 +379,29 @@ export class EventParser {
   }
 }
 
+/** What has come of a body since the last look, once there is something. Unlike an iterator's, the wait can be given up. */
+const part = (face: Face, response: http.IncomingMessage): Effect.Effect<Buffer, FaceError> =>
+  Effect.async((resume) => {
+    const stop = (): void => {
+      response.off("readable", look).off("error", lost).off("close", closed);
+    };
+    const look = (): void => {
+      const bytes = response.read() as Buffer | null;
+      if (bytes === null) return;
+      stop();
+      resume(Effect.succeed(bytes));
+    };
+    const lost = (cause: unknown): void => {
+      stop();
+      resume(Effect.fail(broken(face)(cause)));
+    };
+    const closed = (): void => lost(new Error("it closed the connection"));
+    response.on("readable", look).on("error", lost).on("close", closed);
+    if (response.closed) closed();
+    else look();
+    return Effect.sync(stop);
+  });
+
 /** The events of one connection, in the parts in which they came. It fails when the connection is lost, and never ends. */
 export const events = (face: Face, lastId = ""): Stream.Stream<ReadonlyArray<FaceEvent>, FaceError> =>
   Stream.unwrapScoped(
@@ -365,17 +412,18 @@ export const events = (face: Face, lastId = ""): Stream.Stream<ReadonlyArray<Fac
       }),
       (response) => {
         const parser = new EventParser();
-        return Stream.fromAsyncIterable(response as AsyncIterable<Buffer>, broken(face)).pipe(
-          Stream.timeoutFail(
-            () => new FaceError({ reason: "Timeout", url: face.url, detail: `silent for ${silentAfter}` }),
-            silentAfter,
-          ),
-          Stream.mapEffect((part) => {
-            const events = parser.push(part);
-            return events === undefined ? Effect.fail(tooLong(face)) : Effect.succeed(events);
-          }),
-          Stream.concat(
-            Stream.fail(new FaceError({ reason: "Unreachable", url: face.url, detail: "it closed the connection" })),
+        // someone hears of an error also between two parts
+        response.on("error", () => {});
+        return Stream.repeatEffect(
+          part(face, response).pipe(
+            Effect.timeoutFail({
+              duration: silentAfter,
+              onTimeout: () => new FaceError({ reason: "Timeout", url: face.url, detail: `silent for ${silentAfter}` }),
+            }),
+            Effect.flatMap((bytes) => {
+              const events = parser.push(bytes);
+              return events === undefined ? Effect.fail(tooLong(face)) : Effect.succeed(events);
+            }),
           ),
         );
       },

@@ -54,7 +54,7 @@ const versionOf = (node: Face.Node): string =>
 const conditionLines = (conditions: ReadonlyArray<Face.Condition>, nowMs: number): ReadonlyArray<string> =>
   conditions.map(
     ({ message, severity, since }) =>
-      `${severity} for ${duration(nowMs - Date.parse(since))}: ${escapeForPeople(message)}`,
+      `${severity}${since === null ? "" : ` for ${duration(nowMs - Date.parse(since))}`}: ${escapeForPeople(message)}`,
   );
 
 /** The report of a face, for people. Pure. */
@@ -72,7 +72,7 @@ export const faceLines = (
   const version = self.version === null ? "" : `, nameq ${escapeForPeople(self.version)}`;
   const clock = self.registryClockOffsetMs;
   return [
-    `node ${self.address} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not scanned yet"}${version}, up for ${duration(nowMs - Date.parse(self.startedAt))}`,
+    `node ${self.address} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not scanned yet"}${version}${self.startedAt === null ? "" : `, up for ${duration(nowMs - Date.parse(self.startedAt))}`}`,
     ...(self.registry === null
       ? []
       : [
