@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect";
 import * as Option from "effect/Option";
 import * as Redacted from "effect/Redacted";
 import { S3Registry } from "../../src/S3Registry.js";
+import * as Program from "../Program.js";
 import { assertNoSecret, bucketContract, failure, names, type Server, using } from "../S3RegistryContract.js";
 
 const script = fileURLToPath(new URL("start-real-s3.sh", import.meta.url));
@@ -117,6 +118,26 @@ describe("the README's settings of a bucket", () => {
       ),
     ),
   );
+
+  it("are enough for nameq doctor", async () => {
+    fs.writeFileSync(path.join(directory, "credentials"), `NODE ${Redacted.value(credentials.secretAccessKey)}`);
+    const bucket = ["--s3-bucket", "fleet", "--s3-prefix", "prod", "--s3-region", env["S3_REGION"]!];
+    const where = ["--s3-endpoint", env["S3_ENDPOINT"]!, "--s3-path-style"];
+    const { stderr, stdout } = await Program.run([
+      "doctor",
+      "--json",
+      ...bucket,
+      ...where,
+      "--s3-cred-file",
+      path.join(directory, "credentials"),
+    ]);
+    const found = stdout.split("\n").filter((line) => /"check":"(?:s3|registry|bucket)/.test(line));
+    assert.isAbove(found.length, 0, stdout + stderr);
+    assert.deepStrictEqual(
+      found.filter((line) => line.includes('"level":"fail"')),
+      [],
+    );
+  });
 
   it("has a life-cycle rule that a server takes", async () => {
     await client.send(

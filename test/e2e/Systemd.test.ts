@@ -10,8 +10,10 @@ import * as Program from "../Program.js";
 import { isPossible, Systemd } from "./Systemd.js";
 
 const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
-const install = /<[!]-- run: unit -->\n```sh\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
+const block = (kind: string): string =>
+  new RegExp(`<!-- run: ${kind} -->\\n\`\`\`sh\\n([\\s\\S]*?)\`\`\``).exec(readme)?.[1] ?? "";
 const address = `127.46.${process.pid % 250}.2`;
+const port = 26_000 + (process.pid % 400);
 
 /** Of `systemd-analyze security`, 0 to 10. What it makes of a unit is a little different in each version of systemd. */
 const exposure = 2;
@@ -29,18 +31,19 @@ describe.skipIf(!isPossible())("the unit", () => {
     // what a test host has besides: another place for the bucket, a loopback address, credentials in a file
     const settings = {
       ADDR: address,
-      PORT: String(26_000 + (process.pid % 400)),
+      PORT: String(port),
       S3_ENDPOINT: fake.endpoint,
       S3_PATH_STYLE: "true",
       S3_REGION: fake.region,
       S3_BUCKET: fake.bucket,
       FEATURES: "'{\"web\":true}'",
+      HTTP: `${address}:${port}`,
     };
     const lines = Object.entries(settings).map(([name, value]) => `NAMEQ_${name}=${value}`);
     await systemd.shell(`
 mkdir -p /etc/systemd/system/nameq.service.d
-umask 077
 mkdir /etc/nameq
+umask 077
 cat > /etc/nameq/s3creds <<'END'
 ${fake.accessKeyId} ${fake.secretAccessKey}
 END
@@ -52,7 +55,7 @@ WatchdogSec=2
 RestartSec=100ms
 END
 umask 022
-${install.replace(/^printf .*$/m, `cat > /etc/nameq/environment <<'END'\n${lines.join("\n")}\nEND`)}`);
+${block("unit").replace(/^printf .*$/m, `cat > /etc/nameq/environment <<'END'\n${lines.join("\n")}\nEND`)}`);
   });
   afterAll(async () => {
     await systemd?.stop();
@@ -86,6 +89,21 @@ ${install.replace(/^printf .*$/m, `cat > /etc/nameq/environment <<'END'\n${lines
     assert.strictEqual(await show("StatusText"), "0 other nodes alive, 0 silent");
     assert.include(await log(), "membership is known");
     assert.include(object(), '"web": true');
+  });
+
+  it("has a page, which nameq status finds", async () => {
+    const text = await systemd.shell("nameq status");
+    assert.include(text, `node ${address} port`, await log());
+    assert.include(text, "nothing is wrong");
+    const page = await fetch(`http://${address}:${port}/`);
+    assert.include(await page.text(), "<!doctype html>");
+  });
+
+  it("is found to be well by nameq doctor", async () => {
+    // the test's unit has it from a credential
+    const text = await systemd.shell(`export NAMEQ_S3_CRED_FILE=/etc/nameq/s3creds\n${block("doctor")}`);
+    assert.match(text, /^ok +/m);
+    assert.notInclude(text, "FAIL");
   });
 
   it("has a tree that every user can read, of a node that no user can change", async () => {
