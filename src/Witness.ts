@@ -145,8 +145,8 @@ interface Pair {
   goodMs: number;
   /** The reader has accepted news that is no older than this. */
   heardMs: number;
-  /** Whether this run of the reader has shown something of the owner. */
-  knows: boolean;
+  /** Since when this run of the reader has shown something of the owner; Infinity when it has not. */
+  knowsMs: number;
 }
 
 const never = Number.POSITIVE_INFINITY;
@@ -343,7 +343,7 @@ export class Witness {
     member.good.clear();
     for (const [reader, other] of this.members.entries()) {
       const pair = this.pair(node, reader);
-      if (pair !== undefined) pair.knows = false;
+      if (pair !== undefined) pair.knowsMs = never;
       if (reader === node || this.isPublished(other, nowMs)) continue;
       // what it learns first may be older than what it knew: only the registry can tell
       for (const feature of other.history.keys()) member.low.delete(`${reader}/${feature}`);
@@ -417,7 +417,7 @@ export class Witness {
         if (reader === owner) continue;
         let pair = this.pair(reader, owner);
         if (pair === undefined) {
-          pair = { goodMs: never, heardMs: -never, knows: false };
+          pair = { goodMs: never, heardMs: -never, knowsMs: never };
           this.pairs.set(reader * 1_024 + owner, pair);
         }
         this.settleHeard(pair, reader, owner, nowMs);
@@ -433,7 +433,8 @@ export class Witness {
   /** Notes how far the reader must have heard the owner by now. */
   private settleHeard(pair: Pair, reader: number, owner: number, nowMs: number): void {
     const byUdp = silenceMs(this.link, this.settings);
-    if (pair.knows && nowMs - pair.goodMs >= byUdp) pair.heardMs = Math.max(pair.heardMs, nowMs - byUdp);
+    // learnt from the registry, the owner may not know the reader before it is told
+    if (nowMs - Math.max(pair.goodMs, pair.knowsMs) >= byUdp) pair.heardMs = Math.max(pair.heardMs, nowMs - byUdp);
     const byRegistry = this.settings.refreshMs[1] + this.settings.silentGetMs[1] + this.settings.retryMs[1];
     const a = this.members[reader]!;
     const b = this.members[owner]!;
@@ -491,7 +492,7 @@ export class Witness {
     if (value === undefined) {
       const pair = this.pair(reader, owner);
       if (this.mayDisappear(reader, owner, nowMs) || this.disordered(this.members[owner]!, member, nowMs)) {
-        if (pair !== undefined) pair.knows = false;
+        if (pair !== undefined) pair.knowsMs = never;
         return;
       }
       const at = history.indexOf(undefined, low);
@@ -500,7 +501,7 @@ export class Witness {
       return;
     }
     const pair = this.pair(reader, owner);
-    if (pair !== undefined) pair.knows = true;
+    if (pair !== undefined) pair.knowsMs = Math.min(pair.knowsMs, nowMs);
     const at = history.indexOf(value, low);
     if (at >= 0) member.low.set(key, at);
     else if (reader !== owner && this.disordered(this.members[owner]!, member, nowMs)) {

@@ -24,7 +24,7 @@ const mutations = [
     "rules",
     "no goodbye",
     "Membership.ts",
-    "this.own = Feature.empty;\n    this.announceAll(now);",
+    "this.own = Feature.empty;\n    this.announceAll(now, { leaving: true });",
     "this.own = Feature.empty;",
   ],
   [
@@ -91,6 +91,21 @@ const mutations = [
     "Membership.ts",
     "if (this.reachable(address)) this.announceTo([address], now);",
     "",
+  ],
+  ["rules", "never answers who asks", "Membership.ts", "if (remarks.ask) this.answer(peer, now);", ""],
+  [
+    "rules",
+    "answers as often as it is asked",
+    "Membership.ts",
+    "now.monoMs - peer.answeredMs < answerSpacingMs",
+    "false",
+  ],
+  [
+    "rules",
+    "timers of peers pile up",
+    "Membership.ts",
+    "peer.heardMs = peer.udpMs = now.monoMs;",
+    "peer.heardMs = peer.udpMs = now.monoMs;\n    this.timers.push(now.monoMs + 600_000, { peer, timer: 0 });",
   ],
   [
     "whole",

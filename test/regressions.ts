@@ -77,4 +77,24 @@ export const regressions: ReadonlyArray<readonly [string, FaultSchedule.FaultSch
       ],
     },
   ],
+  [
+    "an owner that a restarted reader learns of from an object about to expire (seed 750): it may go before it answers",
+    {
+      seed: 750,
+      nodes: 2,
+      durationMs: 1_200_000,
+      steps: [
+        { atMs: 1_000, deed: { do: "set", node: 0, feature: "a", value: "1" } },
+        {
+          atMs: 90_000,
+          deed: { do: "link", link: { loss: 0, delayMs: [2_000, 5_000], duplication: 0, corruption: 0 } },
+        },
+        { atMs: 100_000, deed: { do: "stop", node: 1, keep: false } },
+        { atMs: 250_000, deed: { do: "set", node: 0, feature: "a", value: "2" } },
+        { atMs: 300_000, deed: { do: "registry", node: 0, delayMs: 0, failure: "Throttled" } },
+        { atMs: 1_080_000, deed: { do: "registry", node: 1, delayMs: 20_000, failure: undefined } },
+        { atMs: 1_088_000, deed: { do: "start", node: 1 } },
+      ],
+    },
+  ],
 ];

@@ -1,79 +1,76 @@
-// Speed of both tiers of the simulation, in CPU-seconds of one process (user and system, so that other load on the
-// machine counts little). Usage: node test/bench/simulation.mjs [words of a line's name]
-import { cpus } from "node:os";
-import { bundle } from "../bundle.mjs";
+/** Speed of both tiers of the simulation, in CPU-seconds, so that other load on the machine counts little. */
+export const title = "simulated fleets: a message between rules alone and between whole nodes, a seed of faults";
 
-const { Cluster, defaults, FaultSchedule, membershipWorld, PureFleet, Simulation } = await import(
-  await bundle("simulate/all.ts")
-);
+const hourMs = 3_600_000;
 
-const hour = 3_600_000;
-
-/** Every node hears every other one until each has heard `messages` of them. */
-const rules = (nodes, messages) => {
-  const fleet = new PureFleet(1, defaults);
-  for (let i = 0; i < nodes; i++) fleet.join();
-  // they meet over the registry
-  fleet.agenda.advanceTo(10_000);
-  const before = fleet.delivered;
-  return () => {
-    while (fleet.delivered - before < nodes * messages) fleet.agenda.advanceTo(fleet.agenda.nowMs + 1_000);
-    return { messages: fleet.delivered - before };
+export const run = async (bench) => {
+  const { Cluster, defaults, FaultSchedule, membershipWorld, PureFleet, Simulation } = await bench.use(`
+    export { Cluster } from "./src/Cluster.js";
+    export * as FaultSchedule from "./src/FaultSchedule.js";
+    export { membershipWorld, PureFleet } from "./src/MembershipSimulation.js";
+    export { defaults } from "./src/Settings.js";
+    export * as Simulation from "./src/Simulation.js";
+  `);
+  const rounds = bench.short ? 1 : 3;
+  const messages = bench.short ? 100 : 1_000;
+  const cpuS = (work) => {
+    const before = process.cpuUsage();
+    work();
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) / 1e6;
   };
-};
 
-const whole = (nodes, messages) => {
-  const cluster = Cluster.make({ nodes });
-  cluster.node(0).set("db", { port: 5432 });
-  cluster.advance("10 seconds");
-  const delivered = () => cluster.network.statistics().delivered;
-  const before = delivered();
-  return () => {
-    while (delivered() - before < nodes * messages) cluster.advance("1 second");
-    const all = { messages: delivered() - before };
-    if (!cluster.converged) throw new Error(cluster.differences.join("\n"));
-    cluster.close();
-    return all;
-  };
-};
-
-const seeds = (makeWorld, count, hours, first) => () => () => {
-  for (let seed = first; seed < first + count; seed++) {
-    Simulation.check(
-      FaultSchedule.generate(seed, { durationMs: hours * hour, everyMs: [30_000, 120_000, 480_000][seed % 3] }),
-      makeWorld,
+  const rules = [];
+  const nodes = bench.short ? 100 : 1_000;
+  for (let round = 0; round < rounds; round++) {
+    const fleet = new PureFleet(round, defaults);
+    for (let i = 0; i < nodes; i++) fleet.join();
+    // they meet over the registry
+    fleet.agenda.advanceTo(10_000);
+    global.gc();
+    const until = fleet.delivered + nodes * messages;
+    rules.push(
+      cpuS(() => {
+        while (fleet.delivered < until) fleet.agenda.advanceTo(fleet.agenda.nowMs + 1_000);
+      }),
     );
   }
-  return { seeds: count };
-};
+  bench.row(`rules alone: ${nodes} nodes x ${messages} messages`, rules, { unit: "s", target: { median: 3 } });
 
-/** What is run, and the CPU-seconds that it may take. */
-const lines = [
-  ["rules alone: 1,000 nodes x 1,000 messages", 3, () => rules(1_000, 1_000)],
-  ["whole nodes: 100 nodes x 1,000 messages", 10, () => whole(100, 1_000)],
-  ["rules alone: 30 of 1,000 seeds x 5 nodes x 24 h", 18, seeds(membershipWorld, 12, 24, 1)],
-  ["whole nodes: 9 seeds x 5 nodes x 1 h", undefined, seeds(Simulation.clusterWorld, 9, 1, 1)],
-];
+  const whole = [];
+  const wholeNodes = bench.short ? 20 : 100;
+  for (let round = 0; round < rounds; round++) {
+    const cluster = Cluster.make({ nodes: wholeNodes, seed: round });
+    cluster.node(0).set("db", { port: 5432 });
+    cluster.advance("10 seconds");
+    const delivered = () => cluster.network.statistics().delivered;
+    const until = delivered() + wholeNodes * messages;
+    whole.push(
+      cpuS(() => {
+        while (delivered() < until) cluster.advance("1 second");
+      }),
+    );
+    if (!cluster.converged) throw new Error(cluster.differences.join("\n"));
+    cluster.close();
+  }
+  bench.row(`whole nodes: ${wholeNodes} nodes x ${messages} messages`, whole, { unit: "s", target: { median: 10 } });
 
-const wanted = process.argv.slice(2).join(" ");
-const results = [];
-console.log("what                                            | CPU s | wall s | target CPU s");
-for (const [name, target, prepare] of lines) {
-  if (!name.includes(wanted)) continue;
-  const run = prepare();
-  const [cpu, wall] = [process.cpuUsage(), performance.now()];
-  const counts = run();
-  const { user, system } = process.cpuUsage(cpu);
-  const result = {
-    name,
-    cpuS: Number(((user + system) / 1e6).toFixed(2)),
-    wallS: Number(((performance.now() - wall) / 1e3).toFixed(2)),
-    targetS: target,
-    ...counts,
-  };
-  results.push(result);
-  console.log(
-    `${name.padEnd(47)} | ${result.cpuS.toFixed(2).padStart(5)} | ${result.wallS.toFixed(2).padStart(6)} | ${target ?? ""}`,
+  const seeds = (makeWorld, count, hours) =>
+    Array.from({ length: count }, (_, seed) =>
+      cpuS(() => {
+        const everyMs = [30_000, 120_000, 480_000][seed % 3];
+        Simulation.check(FaultSchedule.generate(seed, { durationMs: hours * hourMs, everyMs }), makeWorld);
+      }),
+    );
+  const mean = (numbers) => numbers.reduce((sum, n) => sum + n, 0) / numbers.length;
+  const hours = bench.short ? 1 : 24;
+  // 1,000 of them in 5 minutes on 2 cores
+  bench.row(
+    `rules alone: a seed, 5 nodes x ${hours} h, mean`,
+    mean(seeds(membershipWorld, bench.short ? 3 : 30, hours)),
+    { unit: "s", target: { median: 0.6 } },
   );
-}
-console.log(JSON.stringify({ node: process.version, cpu: cpus()[0]?.model, results }));
+  bench.row("whole nodes: a seed, 5 nodes x 1 h, mean", mean(seeds(Simulation.clusterWorld, bench.short ? 1 : 9, 1)), {
+    unit: "s",
+  });
+};

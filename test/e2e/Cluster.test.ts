@@ -4,23 +4,36 @@
  * at every file of every tree again and again, and every event on the directories of `stable`, the feature that each
  * node has from its start to its end, is noted: a flap is one event too many.
  */
-import { type ChildProcessWithoutNullStreams, execFileSync } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, execFile, execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { CreateBucketCommand, GetObjectCommand, HeadObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { promisify } from "node:util";
+import {
+  CreateBucketCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  NotFound,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as Feature from "../../src/Feature.js";
 import { defaults } from "../../src/Settings.js";
 import * as Program from "../Program.js";
 import { dropFrom, dropPercent, install, Network, obstacle } from "./Namespaces.js";
+import * as Scaled from "./Scaled.js";
+
+/** `NAMEQ_FLEET_SCALED=1`: for all nodes, not for some, minutes are 3 seconds. The suite is done in half the time then. */
+const isScaled = process.env["NAMEQ_FLEET_SCALED"] === "1";
+const settings = isScaled ? Scaled.settings : defaults;
 
 /** What is told by UDP stands everywhere within this, ms: well below a heartbeat, well above a busy machine's pauses. */
 const promptMs = 15_000;
 /** A datagram that was lost is made up for within this, ms: silence, the look into the registry, and a busy machine. */
-const silenceMs = defaults.silentMs + 20_000;
+const silenceMs = settings.silentMs + 20_000;
 /** The call's own limit of 30 s, and a busy machine. */
 const registryMs = 50_000;
 
@@ -28,13 +41,18 @@ const script = fileURLToPath(new URL("start-real-s3.sh", import.meta.url));
 const port = 32_000 + (process.pid % 10) * 50;
 const bucket = "nameq-fleet";
 const prefix = "e2e";
+/** Of the nodes for which minutes pass twenty times as fast. */
+const scaledPrefix = "scaled";
 const base = fs.mkdtempSync(join(tmpdir(), "nameq-fleet-"));
 
 let s3: Readonly<Record<string, string>> = {};
 let endpoint = "";
 let client: S3Client;
-/** Five nodes are the fleet, the sixth host is for guests. */
-const network = new Network(6, `"${script}" destroy "${base}/s3"; rm -rf "${base}"`);
+/** Five nodes are the fleet, the sixth host is for guests; the other five are for the scaled fleet and its guests. */
+const network = new Network(11, `"${script}" destroy "${base}/s3"; rm -rf "${base}"`);
+
+/** What nodes run, if nothing else is said. */
+let program = Program.program;
 
 /** What was seen and may not be, since the scenario began. */
 let violations: Array<string> = [];
@@ -68,12 +86,16 @@ class Host {
     return this.child !== undefined;
   }
 
-  start(options: ReadonlyArray<string> = [], environment: Readonly<Record<string, string>> = {}): this {
+  start(
+    options: ReadonlyArray<string> = [],
+    environment: Readonly<Record<string, string>> = {},
+    started = program,
+  ): this {
     const args = ["serve", "--addr", this.address, "--secret-file", join(base, "secret")];
     args.push("--feature-dir", this.featureDir, "--state-dir", join(this.directory, "state"));
     args.push("--s3-bucket", bucket, "--s3-prefix", prefix, "--s3-endpoint", `http://${endpoint}`);
     args.push("--s3-region", s3["S3_REGION"]!, "--s3-cred-file", join(base, "credentials"), ...options);
-    const child = network.spawn(this.number, process.execPath, [Program.program, ...args], {
+    const child = network.spawn(this.number, process.execPath, [started, ...args], {
       PATH: process.env["PATH"] ?? "",
       ...environment,
     });
@@ -108,6 +130,33 @@ class Host {
   remove(name: string): void {
     this.features.delete(name);
     fs.rmSync(join(this.featureDir, name));
+  }
+
+  /** Runs a script on this host to its end; gives what it printed. */
+  script(text: string, ...args: ReadonlyArray<string>): Promise<string> {
+    const child = network.spawn(this.number, process.execPath, ["-e", text, ...args], {
+      PATH: process.env["PATH"] ?? "",
+    });
+    return Program.outcome(child).then(({ status, stderr, stdout }) => {
+      if (status !== 0) throw new Error(`a script on ${this.address} ended with ${status}: ${stderr}`);
+      return stdout;
+    });
+  }
+
+  /** What its HTTP face answers. */
+  face(path: string): Promise<string> {
+    return this.script(
+      `fetch("http://127.0.0.1:17106" + process.argv[1]).then((answer) => answer.text()).then((text) => process.stdout.write(text))`,
+      path,
+    );
+  }
+
+  /** How many datagrams it dropped for a reason. */
+  async drops(reason: string): Promise<number> {
+    const metrics = await this.face("/metrics");
+    return Number(
+      new RegExp(`^nameq_datagrams_dropped_total\\{reason="${reason}"\\} (\\d+)$`, "m").exec(metrics)?.[1] ?? 0,
+    );
   }
 
   /** Lines that it logged since it had logged `from` characters. */
@@ -232,24 +281,135 @@ const holds = async (who: Host, part: string): Promise<void> => {
   }
 };
 
+const faketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+const faketimes = [faketime, faketime.replace("x86_64", "aarch64")];
+let preload: string | undefined;
+/** The environment of a process whose wall clock is off. */
+const clock = (offset: string): Readonly<Record<string, string>> => ({
+  LD_PRELOAD: preload ?? "",
+  FAKETIME: offset,
+  FAKETIME_DONT_FAKE_MONOTONIC: "1",
+  DONT_FAKE_MONOTONIC: "1",
+});
+
 /** A running number, so that no value comes twice. */
 let numbers = 0;
 const next = (): number => ++numbers;
 
 const why = await obstacle();
-if (why !== undefined) {
+if (why === undefined) {
+  preload = install("faketime", "faketime") ? faketimes.find((each) => fs.existsSync(each)) : undefined;
+  if (preload === undefined) console.warn("\nno test of wrong clocks: faketime is missing\n");
+} else {
   fs.rmSync(base, { recursive: true });
   console.warn(`\nthe e2e scenarios of a fleet are skipped: ${why}\n`);
   it(`a real fleet is skipped because ${why}`, (context) => context.skip(why));
 }
 
+// --- the scaled fleet -------------------------------------------------------------------------------------------------
+
+/** Three nodes, a guest and a host without a node, on which minutes are 3 seconds. Their stories go on beside the scenarios. */
+const stories = new Map<string, Promise<void>>();
+const tell = (name: string, story: Promise<void>): void => {
+  stories.set(name, story);
+  // its test tells
+  story.catch(() => {});
+};
+/** Of a scaled node, ms: the longest time until it lists, reads and tries again, and a busy machine. */
+const scaledRegistryMs = Scaled.settings.listMs[1] + Scaled.settings.silentGetMs[1] + 15_000;
+const { expiryMs } = Scaled.settings;
+
+const scaledStart = (program: string, each: Host, environment?: Readonly<Record<string, string>>): Host =>
+  each.start(["--s3-prefix", scaledPrefix, "--http", "17106"], environment, program);
+
+/** Whether its object is in the registry. */
+const isRegistered = (who: Host): Promise<boolean> =>
+  client.send(new HeadObjectCommand({ Bucket: bucket, Key: `${scaledPrefix}/${who.address}` })).then(
+    () => true,
+    (error: unknown) => {
+      if (error instanceof NotFound) return false;
+      throw error;
+    },
+  );
+
+const expiry = async (readers: ReadonlyArray<Host>, gone: Host): Promise<void> => {
+  await gone.kill("SIGKILL");
+  const killed = performance.now();
+  const shows = (reader: Host) => reader.look()[`stable/${gone.address}`] !== undefined;
+  while (performance.now() - killed < expiryMs - 10_000) {
+    for (const reader of readers) assert.isTrue(shows(reader), `${reader.address} forgot it too soon`);
+    await sleep(200);
+  }
+  await until(30_000, () => readers.find(shows)?.address);
+  for (const reader of readers)
+    await says(reader, new RegExp(`${gone.address} was not heard of .* forgotten`), 0, 1_000);
+  const end = performance.now() + scaledRegistryMs;
+  while (await isRegistered(gone)) {
+    assert.isBelow(performance.now(), end, "its object stays in the registry");
+    await sleep(200);
+  }
+};
+
+const wrongClock = async (readers: ReadonlyArray<Host>, guest: Host): Promise<void> => {
+  const shown = () =>
+    readers.find((reader) => {
+      const tree = reader.look();
+      return [...guest.features].some(([name, text]) => tree[`${name}/${guest.address}`] !== text);
+    })?.address;
+  await until(scaledRegistryMs, shown);
+  guest.set("clock", next());
+  await until(scaledRegistryMs, shown);
+  for (const reader of readers) {
+    const { nodes } = JSON.parse(await reader.face("/v1/nodes"));
+    const { source, udpMs } = nodes.find(({ address }: { readonly address: string }) => address === guest.address);
+    assert.deepStrictEqual({ source, udpMs }, { source: "registry", udpMs: null });
+    assert.isAbove(await reader.drops("future"), 0);
+  }
+};
+
+const replay = async (from: Host, to: Host, recorder: Host): Promise<void> => {
+  // an object makes it a node: the others send it their announcements
+  await client.send(
+    new PutObjectCommand({ Bucket: bucket, Key: `${scaledPrefix}/${recorder.address}`, Body: '{"features":{}}\n' }),
+  );
+  const recorded = await recorder.script(
+    `const socket = require("node:dgram").createSocket("udp4");
+     socket.on("message", (bytes, { address }) => {
+       if (address !== process.argv[2]) return;
+       process.stdout.write(bytes.toString("hex"), () => process.exit());
+     }).bind(17106, process.argv[1]);`,
+    recorder.address,
+    from.address,
+  );
+  from.set("replay", next());
+  await until(promptMs, () => difference([to], [from, to]));
+  await sleep(Scaled.settings.replayMs + 1_000);
+  const before = await to.drops("old");
+  await from.script(
+    `const socket = require("node:dgram").createSocket("udp4");
+     socket.send(Buffer.from(process.argv[1], "hex"), 17106, process.argv[2], () => socket.close());`,
+    recorded,
+    to.address,
+  );
+  const end = performance.now() + promptMs;
+  while ((await to.drops("old")) === before) {
+    assert.isBelow(performance.now(), end, "it is not counted");
+    await sleep(200);
+  }
+  assert.strictEqual(await to.drops("old"), before + 1);
+  assert.isUndefined(difference([to], [from, to]));
+};
+
 describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
   beforeAll(async () => {
     Program.ensureBuilt();
+    const faster = await Scaled.build();
+    if (isScaled) program = faster;
     // first, for whatever is started after it ends with it
     network.open();
-    const printed = execFileSync(script, ["start", join(base, "s3"), `${port}`], { encoding: "utf8" });
-    s3 = Object.fromEntries(printed.split("\n").map((line) => [line.split("=", 1)[0]!, line.replace(/^[^=]*=/, "")]));
+    // not in one go: it may have to install the server first
+    const { stdout } = await promisify(execFile)(script, ["start", join(base, "s3"), `${port}`]);
+    s3 = Object.fromEntries(stdout.split("\n").map((line) => [line.split("=", 1)[0]!, line.replace(/^[^=]*=/, "")]));
     fs.writeFileSync(join(base, "secret"), "the secret of a real fleet");
     fs.writeFileSync(join(base, "credentials"), `${s3["S3_ACCESS_KEY_ID"]} ${s3["S3_SECRET_ACCESS_KEY"]}\n`);
     process.env["AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED"] = "true";
@@ -268,6 +428,14 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
     await converged(60_000);
     for (const each of fleet) each.watchStable();
     for (const each of fleet) await says(each, /membership is known/, 0, 60_000);
+    const [one, two, three, guest, recorder] = hosts.slice(6) as [Host, Host, Host, Host, Host];
+    const scaled = [one, two, three];
+    for (const each of scaled) scaledStart(faster, each);
+    await converged(60_000, scaled, scaled);
+    if (preload !== undefined) scaledStart(faster, guest, clock("+60s"));
+    tell("expiry", expiry([one, two], three));
+    tell("clock", preload === undefined ? Promise.resolve() : wrongClock([one, two], guest));
+    tell("replay", replay(one, two, recorder));
     violations = [];
   });
 
@@ -341,6 +509,18 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
     await converged(promptMs, fleet, [host(3)]);
     // what arrived while it stood still is too old to be believed: the next heartbeat tells
     await converged(silenceMs);
+  });
+
+  it("forgets a node that was killed when it expires, not before, and removes its object (minutes are 3 seconds)", () =>
+    stories.get("expiry"));
+
+  it.runIf(preload !== undefined)("learns of a node with a wrong clock from the registry alone", () =>
+    stories.get("clock"),
+  );
+
+  it("refuses a recorded datagram that comes again later, and counts it", async () => {
+    await stories.get("replay");
+    for (const each of hosts.slice(6)) await each.kill("SIGKILL");
   });
 
   it("goes on by UDP while the S3 server stands still, says so once, and mends its object", async () => {
@@ -450,17 +630,6 @@ describe.runIf(why === undefined)("a real fleet", { timeout: 180_000 }, () => {
   });
 
   describe("with clocks that differ", () => {
-    const library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    const arm = library.replace("x86_64", "aarch64");
-    const preload = install("faketime", "faketime") ? [library, arm].find((each) => fs.existsSync(each)) : undefined;
-    if (preload === undefined) console.warn("\nno test of wrong clocks: faketime is missing\n");
-    const clock = (offset: string) => ({
-      LD_PRELOAD: preload ?? "",
-      FAKETIME: offset,
-      FAKETIME_DONT_FAKE_MONOTONIC: "1",
-      DONT_FAKE_MONOTONIC: "1",
-    });
-
     it.runIf(preload !== undefined)("takes no notice of one that is 8 seconds off", async () => {
       for (const offset of ["-8s", "+8s"]) {
         await host(5).kill("SIGKILL");

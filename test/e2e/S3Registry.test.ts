@@ -1,9 +1,10 @@
 /** The contract of a bucket against a real S3 server, and what only a real server can do. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import {
   CreateBucketCommand,
   PutBucketLifecycleConfigurationCommand,
@@ -30,7 +31,8 @@ let client: S3Client;
 
 beforeAll(async () => {
   directory = fs.mkdtempSync(path.join(os.tmpdir(), "nameq-s3-"));
-  const printed = execFileSync(script, ["start", directory, `${port}`], { encoding: "utf8" });
+  // not in one go: it may have to install the server first
+  const { stdout: printed } = await promisify(execFile)(script, ["start", directory, `${port}`]);
   env = Object.fromEntries(printed.split("\n").map((line) => [line.split("=", 1)[0]!, line.replace(/^[^=]*=/, "")]));
   process.env["AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED"] = "true";
   client = new S3Client({
