@@ -173,7 +173,17 @@ describe("the README", () => {
     const help = commands.map((command) => run(command, "--help")).join("");
     for (const command of commands) assert.include(readme, `| \`nameq ${command}`);
     // of other programs, beside those in the blocks that are theirs
-    const others = ["--help", "--completions", "--user", "--name", "--net", "--volume", "--rm", "--volumes-from"];
+    const others = [
+      "--help",
+      "--completions",
+      "--user",
+      "--name",
+      "--net",
+      "--volume",
+      "--rm",
+      "--signal",
+      "--volumes-from",
+    ];
     const text = readme
       .replaceAll(/```(?:shell|python|c)\n[\s\S]*?```/g, "")
       .replaceAll(/<!-- run: (?:docker|unit|http) -->\n```sh\n[\s\S]*?```/g, "");
