@@ -186,7 +186,7 @@ describe("the README", () => {
     ];
     const text = readme
       .replaceAll(/```(?:shell|python|c)\n[\s\S]*?```/g, "")
-      .replaceAll(/<!-- run: (?:docker|unit|http) -->\n```sh\n[\s\S]*?```/g, "");
+      .replaceAll(/<!-- run: (?:docker|unit|http|key|doctor) -->\n```sh\n[\s\S]*?```/g, "");
     for (const [option] of text.matchAll(/(?<=[\s`(])--[a-z][a-z0-9-]+/g)) {
       if (!others.includes(option)) assert.include(help, option);
     }

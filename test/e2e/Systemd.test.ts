@@ -155,6 +155,22 @@ ${block("unit").replace(/^printf .*$/m, `cat > /etc/nameq/environment <<'END'\n$
     }
   });
 
+  it("changes its key by files beside it", async () => {
+    await systemd.shell("umask 077; head -c 32 /dev/urandom > /etc/nameq/next");
+    const before = await file();
+    const accepts = block("key");
+    const signs = accepts.replace(/^Environment.*$/m, (line) => {
+      const swapped = "Environment=NAMEQ_SECRET_FILE=1:%d/next NAMEQ_ACCEPT_SECRET_FILE=0:%d/secret";
+      return line.includes("1:%d/next") ? swapped : line;
+    });
+    assert.notStrictEqual(signs, accepts);
+    for (const step of [accepts, signs]) {
+      await systemd.shell(step);
+      assert.strictEqual(await show("ActiveState"), "active", await log());
+      assert.strictEqual(await file(), before);
+    }
+  });
+
   it("leaves when it is stopped", async () => {
     await systemd.shell("systemctl stop nameq");
     assert.strictEqual(await show("Result"), "success");
