@@ -12,7 +12,8 @@ export interface Column {
   readonly key: string;
   /** In pixels. */
   readonly width: number;
-  readonly header: ComponentChildren;
+  /** Asked for anew each time: counts in it may have changed. */
+  readonly header: () => ComponentChildren;
   readonly label: string;
   readonly className?: string;
   readonly sort?: "ascending" | "descending" | "none";
@@ -295,7 +296,7 @@ export class Grid extends Component<GridProps, State> {
                   data-column={key}
                   style={{ width: `${width}px`, ...(index > 0 && { left: `${at[index]}px` }) }}
                 >
-                  {header}
+                  {header()}
                 </div>
               );
             })}

@@ -89,7 +89,7 @@ export const Matrix = ({
       key: "",
       width: Math.min(narrow ? 158 : 380, Math.round(longest * characterWidth()) + 52),
       label: "Host",
-      header: (
+      header: () => (
         <>
           <span class="name">Host</span>
           <span class="quiet">{count(hosts.length)}</span>
@@ -111,7 +111,7 @@ export const Matrix = ({
           64,
         );
         widths.set(feature, width);
-        return { key: feature, width, label: feature, header: <Head page={page} feature={feature} /> };
+        return { key: feature, width, label: feature, header: () => <Head page={page} feature={feature} /> };
       }),
     ];
   }, [features, hosts, narrow]);

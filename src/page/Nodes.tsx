@@ -85,7 +85,7 @@ export const Nodes = ({
           label: `Order by ${label.toLowerCase()}`,
           className: key === "features" || key === "clock" || key === "heard" ? "number" : "",
           sort: by === key ? (up ? "ascending" : "descending") : "none",
-          header: (
+          header: () => (
             <span class="order">
               {label}
               <span class="arrow" aria-hidden="true">

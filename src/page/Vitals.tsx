@@ -11,13 +11,13 @@ const height = 28;
 /** One number a second for the last two minutes; seconds without news are `rest`. */
 const series = (
   figures: ReadonlyArray<Figures>,
-  now: number,
+  end: number,
   pick: (figures: Figures) => number | null,
   rest: number | undefined,
 ): ReadonlyArray<number | undefined> => {
   const seconds = Array.from<number | undefined>({ length: chartSeconds }).fill(rest);
   for (const each of figures) {
-    const place = chartSeconds - 1 - Math.floor((now - each.at) / 1_000);
+    const place = chartSeconds - 1 - Math.round((end - each.at) / 1_000);
     if (place >= 0 && place < chartSeconds) seconds[place] = pick(each) ?? rest;
   }
   return seconds;
@@ -83,11 +83,11 @@ export const Vitals = ({ page }: { readonly page: Page }): JSX.Element => {
   }, [page.slow.nodes]);
   const total = useMemo(() => store.total, [page.slow.cells, page.slow.shape]);
   const charts = useMemo(() => {
-    // the second that runs is not whole yet
-    const now = store.now() - 1_000;
-    const packets = series(store.figures, now, ({ received, sent }) => received + sent, 0);
-    const latency = series(store.figures, now, ({ latencyMs }) => latencyMs, undefined);
-    return { packets, changes: series(store.figures, now, ({ changes }) => changes, 0), latency };
+    // the last second that was told of, unless there has been nothing to tell for some
+    const end = Math.max(store.figures.at(-1)?.at ?? 0, store.now() - 2_500);
+    const packets = series(store.figures, end, ({ received, sent }) => received + sent, 0);
+    const latency = series(store.figures, end, ({ latencyMs }) => latencyMs, undefined);
+    return { packets, changes: series(store.figures, end, ({ changes }) => changes, 0), latency };
   }, [page.second]);
   const { changes, latency, packets } = charts;
   const recent = (values: ReadonlyArray<number | undefined>): number =>

@@ -70,13 +70,21 @@ describe("The page", () => {
     await cell("10.0.0.2", "db").getByText("port: 5433").waitFor();
     node.set("web", "10.0.0.3", "true");
     await cell("10.0.0.3", "web").getByLabel("true").waitFor();
+    node.set("db", "10.0.0.3", "1");
+    await page.getByRole("columnheader", { name: "db 2" }).waitFor();
     node.remove("db", "10.0.0.2");
-    await cell("10.0.0.2", "db").waitFor({ state: "detached" });
+    await cell("10.0.0.2", "db").locator(".value").waitFor({ state: "detached" });
     const changes = page.getByRole("list", { name: /Last changes/ }).getByRole("listitem");
-    await changes.nth(3).waitFor();
+    await changes.nth(4).waitFor();
     assert.deepStrictEqual(
       (await changes.allInnerTexts()).map((text) => text.replaceAll(/\s+/g, " ").replace(/^[\d:]+ /, "")),
-      ["− db 10.0.0.2", "+ web 10.0.0.3 true", "~ db 10.0.0.2 port: 5433", "+ db 10.0.0.2 port: 5432"],
+      [
+        "− db 10.0.0.2",
+        "+ db 10.0.0.3 1",
+        "+ web 10.0.0.3 true",
+        "~ db 10.0.0.2 port: 5433",
+        "+ db 10.0.0.2 port: 5432",
+      ],
     );
     node.node("10.0.0.9");
     node.node("10.0.0.9", { state: "silent" });
@@ -206,6 +214,24 @@ describe("The page", () => {
     await page.locator(".grid").evaluate((grid) => grid.scrollTo(grid.scrollWidth, grid.scrollHeight));
     await cell(addressOf(999), "feature-99").waitFor();
     assert.isBelow(await page.locator(".grid [role]").count(), 800);
+    withoutFaults();
+  });
+
+  it("holds no more memory after many changes than before", async () => {
+    node.fleet(1_000);
+    await open();
+    const session = await context.newCDPSession(page);
+    const heap = async () => {
+      await session.send("HeapProfiler.collectGarbage");
+      return (await session.send("Runtime.getHeapUsage")).usedSize;
+    };
+    // the timeline is soon full
+    node.churn(500);
+    await page.waitForTimeout(2_000);
+    const before = await heap();
+    await page.waitForTimeout(5_000);
+    const growth = (await heap()) - before;
+    assert.isBelow(growth, 5e6);
     withoutFaults();
   });
 
