@@ -179,13 +179,15 @@ export const spansText = (resource: OtlpConfig["resource"], spans: ReadonlyArray
     ],
   });
 
-const withoutPart = ({ le: _, quantile: __, ...labels }: Labels): Labels => labels;
+/** Those of the series, not those of a part of it. */
+const seriesLabels = (labels: Labels = {}): Labels =>
+  Object.fromEntries(Object.entries(labels).filter(([name]) => name !== "le" && name !== "quantile"));
 
 /** Samples of a histogram or summary by their labels, those of one series together. */
 const series = (samples: ReadonlyArray<Sample>): ReadonlyArray<readonly [Labels, ReadonlyArray<Sample>]> => {
   const all = new Map<string, [Labels, Array<Sample>]>();
   for (const sample of samples) {
-    const labels = withoutPart(sample.labels ?? {});
+    const labels = seriesLabels(sample.labels);
     const key = JSON.stringify(labels);
     const found = all.get(key);
     if (found === undefined) all.set(key, [labels, [sample]]);

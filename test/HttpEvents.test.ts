@@ -31,7 +31,7 @@ const awaiting = (follower: Follower, name: string, count = 1) =>
 const pass = (cluster: Cluster, time: Parameters<Cluster["advance"]>[0]) =>
   Effect.zipRight(
     Effect.sync(() => cluster.advance(time)),
-    TestClock.adjust("20 millis"),
+    TestClock.adjust("60 millis"),
   );
 
 /** `{"at":...` less its time, which must be one. */
@@ -122,7 +122,7 @@ describe("the event stream", () => {
       assert.lengthOf(yield* awaiting(last, "change", 1_024), 1_024);
       assert.deepStrictEqual(ofName(last, "snapshot"), []);
       // more at once than are kept
-      yield* TestClock.adjust("20 millis");
+      yield* TestClock.adjust("60 millis");
       assert.lengthOf(yield* awaiting(first, "snapshot", 2), 2);
     }),
   );
@@ -152,7 +152,7 @@ describe("the event stream", () => {
       assert.include(conditions.at(-1), "access is denied");
       cluster.registry.link("10.0.0.1").failure = undefined;
       cluster.advance("5 minutes");
-      yield* TestClock.adjust("20 millis");
+      yield* TestClock.adjust("60 millis");
       yield* until("all is well", () => ofName(follower, "conditions").at(-1) === '{"conditions":[]}');
     }),
   );

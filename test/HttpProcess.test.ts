@@ -73,13 +73,13 @@ describe("a node's HTTP face", () => {
     Effect.gen(function* () {
       const s3 = yield* FakeS3.make;
       const stateDir = join(base, "state");
+      const place = ["--addr", "127.0.0.2", "--state-dir", stateDir, "--feature-dir", join(base, "features")];
+      const credentials = file("credentials", `${s3.accessKeyId} ${s3.secretAccessKey}`);
+      const server = ["--s3-bucket", s3.bucket, "--s3-endpoint", s3.endpoint];
+      const registry = [...server, "--s3-cred-file", credentials];
+      const face = ["--http", "127.0.0.2:0", "--http-token-file", file("token", token)];
       const node = yield* running(
-        [
-          ...["--addr", "127.0.0.2", "--state-dir", stateDir, "--feature-dir", join(base, "features"), "--debug"],
-          ...["--secret-file", file("secret", secret), "--s3-bucket", s3.bucket, "--s3-endpoint", s3.endpoint],
-          ...["--s3-cred-file", file("credentials", `${s3.accessKeyId} ${s3.secretAccessKey}`)],
-          ...["--http", "127.0.0.2:0", "--http-token-file", file("token", token)],
-        ],
+        [...place, ...registry, "--debug", "--secret-file", file("secret", secret), ...face],
         { OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.2:9", OTEL_EXPORTER_OTLP_HEADERS: `authorization=${token}` },
       );
       const url = yield* urlIn(stateDir);

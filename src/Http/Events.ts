@@ -19,6 +19,8 @@ const maxUnsent = 1024 * 1024;
 
 /** Changes that come within so long, ms, are sent together. */
 const gatherMs = 10;
+/** Least time from one such sending to the gathering of the next, ms: many changes must not cost all clients a write each. */
+const restMs = 40;
 
 /** How often there is a look at what nobody tells of, ms: nodes, counts. */
 const tickMs = 1_000;
@@ -137,6 +139,7 @@ export class Events {
       Effect.zipRight(Effect.sleep(gatherMs)),
       Effect.zipRight(this.news.close),
       Effect.zipRight(Effect.sync(() => this.flush())),
+      Effect.zipRight(Effect.sleep(restMs)),
       Effect.forever,
     );
     const ticking = Effect.sleep(tickMs).pipe(Effect.zipRight(Effect.sync(() => this.tick())), Effect.forever);

@@ -12,7 +12,7 @@ const floorProgram = join(dirname(fileURLToPath(import.meta.url)), "floor-propag
 const limitMs = 10_000;
 
 /** Replaces the file `name` of `directory`, and waits until `seen` tells that its text has arrived. Gives ms. */
-const change = async (directory, name, text, seen) => {
+export const change = async (directory, name, text, seen) => {
   await sleep(5 + Math.random() * 5);
   writeFileSync(join(directory, ".tmp"), text);
   const arrived = seen(text);
@@ -22,7 +22,7 @@ const change = async (directory, name, text, seen) => {
 };
 
 /** Waits for a text in `file`, as a watcher of its directory sees it. */
-const inFile = (file) => (text) =>
+export const inFile = (file) => (text) =>
   new Promise((resolve, reject) => {
     const watcher = watch(dirname(file), () => {
       let content;
