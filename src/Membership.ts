@@ -458,6 +458,13 @@ export class Membership {
     this.announceTo([peer.address], now);
   }
 
+  /** Asks a peer for its announcement, if it is one that answers. */
+  private ask({ address, left, version }: Peer, now: Instant): boolean {
+    if (version === undefined || left || !this.reachable(address)) return false;
+    this.announceTo([address], now, { ask: true });
+    return true;
+  }
+
   /** Whether a source's announcements were off before, and still are. */
   private isOffAgain(source: string, now: Instant): boolean {
     const sinceMs = this.suspects.get(source);
@@ -558,12 +565,18 @@ export class Membership {
     const silentMs = peer.udpMs + this.settings.silentMs;
     let next = silentMs;
     if (silentMs <= now.monoMs) {
+      const isNew = !peer.silent;
       this.setSilent(peer, true);
       if (this.manySilent() && this.list.dueMs > now.monoMs + this.settings.listMs[1]) {
         this.list.dueMs = now.monoMs + this.between(this.settings.listMs);
       }
-      this.get(peer.address);
-      next = now.monoMs + this.between(this.settings.silentGetMs);
+      // a datagram was lost, mostly: its answer saves the registry a request
+      if (isNew && this.ask(peer, now)) {
+        next = now.monoMs + this.settings.settleMs;
+      } else {
+        this.get(peer.address);
+        next = now.monoMs + this.between(this.settings.silentGetMs);
+      }
     }
     this.schedule(peer, next);
   }

@@ -385,7 +385,7 @@ class PureNode {
           timeNs: action.timeNs,
           features: action.features,
           refused: none,
-          remarks: { version: undefined, ask: action.ask, leaving: action.leaving },
+          remarks: { version: "simulated", ask: action.ask, leaving: action.leaving },
         });
         break;
       case "Put": {

@@ -10,7 +10,10 @@ export interface Settings {
   readonly futureMs: number;
   /** A peer without news for this long is forgotten, an object this old is deleted. Source: PROTOCOL, section 3. */
   readonly expiryMs: number;
-  /** A peer not heard by UDP for this long (one longest heartbeat and a bit) is looked up in the registry instead. */
+  /**
+   * A peer not heard by UDP for this long (one longest heartbeat and a bit) is asked for an announcement, and when none
+   * comes within `settleMs`, looked up in the registry instead.
+   */
   readonly silentMs: number;
   /** How often a silent peer is looked up: 3 chances before it expires. */
   readonly silentGetMs: readonly [number, number];

@@ -457,6 +457,35 @@ describe("registry", () => {
     );
   });
 
+  it("asks a silent peer that can answer before it looks it up: mostly one datagram was lost", () => {
+    const bench = new Bench();
+    bench.start();
+    const say = () => ({ ...bench.say(a, set({ x: "1" })), remarks: { ...Packet.noRemarks, version: "0.1.0" } });
+    const questions = () => of(bench.all, "Announce").filter(({ ask }) => ask);
+    bench.hear(say());
+    const before = of(bench.all, "Get").length;
+    bench.advance(45_000);
+    assert.deepStrictEqual(
+      questions().map(({ to }) => to),
+      [[a]],
+    );
+    bench.hear(say());
+    bench.advance(44_000);
+    assert.lengthOf(of(bench.all, "Get"), before);
+    // no answer this time
+    bench.advance(1_000);
+    assert.lengthOf(questions(), 2);
+    bench.advance(3_000);
+    assert.lengthOf(of(bench.all, "Get"), before + 1);
+    bench.advance(10 * minute);
+    assert.lengthOf(questions(), 2);
+    assert.isAtLeast(of(bench.all, "Get").length, before + 3);
+    // a goodbye is no silence that an answer could end
+    bench.hear({ ...say(), features: Feature.empty, remarks: { version: "0.1.0", ask: false, leaving: true } });
+    bench.advance(50_000);
+    assert.lengthOf(questions(), 2);
+  });
+
   it("lists once more when it has settled: peers that knew it do not answer", () => {
     const bench = new Bench();
     bench.start();
