@@ -37,6 +37,9 @@ export interface DaemonOptions {
   readonly view?: NodeView;
 }
 
+/** DEFLATE makes at most 1,032 bytes of one: a datagram up to this size, bytes, is not too large inflated. */
+const smallBytes = 1_000;
+
 /** Registry reads under way at once. */
 const readers = 16;
 
@@ -312,7 +315,8 @@ export const run = (
       const announcement = { address: transport.address, timeNs, features, remarks: { version, ask: false, leaving } };
       const key = secrets.keyring().sign;
       const bytes = Packet.encode(key, announcement);
-      const inflated = Packet.inflatedBytes(announcement);
+      // a small one fits: its text need not be made again to be measured
+      const inflated = bytes.length < smallBytes ? 0 : Packet.inflatedBytes(announcement);
       if ((bytes.length > maxDatagram || inflated > Packet.maxInflatedBytes) !== oversized) {
         oversized = !oversized;
         say(

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest";
 import * as fc from "effect/FastCheck";
-import { createHmac, createSecretKey } from "node:crypto";
+import { createHmac, createSecretKey, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { deflateRawSync } from "node:zlib";
+import { deflateRawSync, inflateRawSync } from "node:zlib";
 import * as Address from "../src/Address.js";
 import * as Feature from "../src/Feature.js";
 import { type Action, Membership } from "../src/Membership.js";
@@ -45,8 +45,9 @@ const accepted = (decoded: Packet.Announcement | Packet.PacketFault): Packet.Ann
   return decoded;
 };
 
+const dictionary = Buffer.from('{"ip_addr":","time_ns":,"names":[","],"features":{":true,"}}}');
+
 const signed = (json: string | Buffer): Buffer => {
-  const dictionary = Buffer.from('{"ip_addr":","time_ns":,"names":[","],"features":{":true,"}}}');
   const body = Buffer.concat([Buffer.of(0), deflateRawSync(json, { dictionary })]);
   return Buffer.concat([body, createHmac("sha1", "swordfish").update(body).digest()]);
 };
@@ -101,6 +102,28 @@ describe("Packet", () => {
         assert.deepStrictEqual(announcement.refused, []);
       }),
     );
+  });
+
+  it("is signed with HMAC-SHA1 and inflates to its text, whatever its size and its key's", () => {
+    for (const keyBytes of [1, 20, 63, 64, 65, 200]) {
+      const secret = Buffer.alloc(keyBytes, "key");
+      const key = keyOf(secret, 3);
+      for (const length of [0, 1, 100, 150, 151, 152, 160, 200, 1_000, 3_000, 9_000, 40_000]) {
+        // what does not compress reaches beyond what is signed in one call
+        const value = Feature.FeatureValue(JSON.stringify(randomBytes(length).toString("hex").slice(0, length)));
+        const said = {
+          address: Address.parse("10.0.0.1")!,
+          timeNs: 1_795_340_768_365_147_230n,
+          features: Feature.fromEntries([["a" as Feature.FeatureName, value]]),
+        };
+        const bytes = Packet.encode(key, said);
+        const [packed, mac] = [bytes.subarray(0, -20), bytes.subarray(-20)];
+        assert.deepStrictEqual(mac, createHmac("sha1", secret).update(packed).digest());
+        const text = inflateRawSync(packed.subarray(1), { dictionary }).toString();
+        assert.strictEqual(text, Packet.announcementText(said));
+        assert.strictEqual(accepted(Packet.decode(keyringOf(key), bytes, unknown)).features.text, said.features.text);
+      }
+    }
   });
 
   it("gives the known set itself when the features are the known ones", () => {
