@@ -97,6 +97,9 @@ describe("the event stream", () => {
           '{"feature":"b","host":"10.0.0.1","value":2}',
           '{"feature":"c","host":"10.0.0.2","value":3}',
         ]);
+        // whom it does not name has gone meanwhile
+        const list = JSON.parse(ofName(again, "nodes")[0] ?? "{}") as { nodes: ReadonlyArray<unknown>; whole: boolean };
+        assert.deepStrictEqual([list.nodes.length, list.whole], [1, true]);
       }
     }),
   );

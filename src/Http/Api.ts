@@ -167,7 +167,7 @@ const v1 = HttpApiGroup.make("v1", { topLevel: true })
         OpenApi.Description,
         [
           "Events: `snapshot` {self, features, nodes, conditions}; `change` {at, feature, host, value}, without value when it went;",
-          "`nodes` {nodes, gone}; `heard` {ADDRESS: time}; `conditions` {conditions}; `self`, that object;",
+          "`nodes` {nodes, gone} (with `whole`: all there are); `heard` {ADDRESS: time}; `conditions` {conditions}; `self`, that object;",
           "`stats` {at, received, sent, dropped, changes, latencyMs}, of one second.",
           "At most 256 clients at once; one that reads too slowly is cut off.",
         ].join("\n"),

@@ -185,7 +185,7 @@ export class Events {
         `retry: ${retryMs}\n`,
         ...changes.map((each) => this.event("change", Answers.change(each), each.sequence)),
         this.event("self", Answers.self(this.self())),
-        this.event("nodes", `{"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"gone":[]}`),
+        this.event("nodes", `{"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"gone":[],"whole":true}`),
         this.event("conditions", `{"conditions":${Answers.conditions(view.conditions())}}`),
       ].join(""),
     );

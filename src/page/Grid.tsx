@@ -134,6 +134,7 @@ export class Grid extends Component<GridProps, State> {
     this.measure();
     this.observer = new ResizeObserver(() => this.measure());
     this.observer.observe(box);
+    this.showSelected();
   }
 
   override componentWillUnmount(): void {
@@ -141,16 +142,26 @@ export class Grid extends Component<GridProps, State> {
     cancelAnimationFrame(this.frame);
   }
 
-  override componentDidUpdate(): void {
+  override componentDidUpdate(old: GridProps): void {
+    const { column, row } = this.props.selected;
+    if (row !== old.selected.row || column !== old.selected.column) this.showSelected();
     if (!this.wantsFocus) return;
     this.wantsFocus = false;
     this.box.current?.querySelector<HTMLElement>('[tabindex="0"]')?.focus({ preventScroll: true });
   }
 
-  /** Moves the focus to the tab stop. */
-  focus(): void {
-    this.wantsFocus = true;
-    this.setState({});
+  /** Brings what is open into sight, and makes it the tab stop: closed again, the focus comes back to it. */
+  private showSelected(): void {
+    const { columns, rows, selected } = this.props;
+    if (selected.row === undefined) return;
+    const row = rows.indexOf(selected.row);
+    const column = Math.max(
+      0,
+      columns.findIndex(({ key }) => key === selected.column),
+    );
+    if (row === -1) return;
+    this.reveal({ row, column });
+    this.setState({ activeRow: rows[row], activeColumn: columns[column]?.key });
   }
 
   private measure(): void {
@@ -182,11 +193,19 @@ export class Grid extends Component<GridProps, State> {
   }
 
   private moveTo(place: Place): void {
-    const { columns, headHeight, rowHeight, rows } = this.props;
-    const box = this.box.current;
-    if (box === null) return;
+    const { columns, rows } = this.props;
     const row = Math.max(-1, Math.min(rows.length - 1, place.row));
     const column = Math.max(0, Math.min(columns.length - 1, place.column));
+    this.reveal({ row, column });
+    this.wantsFocus = true;
+    this.setState({ activeRow: rows[row], activeColumn: columns[column]?.key });
+  }
+
+  /** Scrolls as little as brings a cell into sight. */
+  private reveal({ column, row }: Place): void {
+    const { columns, headHeight, rowHeight } = this.props;
+    const box = this.box.current;
+    if (box === null) return;
     if (row >= 0) {
       const top = row * rowHeight;
       const sight = box.clientHeight - headHeight;
@@ -201,8 +220,6 @@ export class Grid extends Component<GridProps, State> {
       if (from - head < box.scrollLeft) box.scrollLeft = from - head;
       else if (to > box.scrollLeft + box.clientWidth) box.scrollLeft = to - box.clientWidth;
     }
-    this.wantsFocus = true;
-    this.setState({ activeRow: rows[row], activeColumn: columns[column]?.key });
   }
 
   private readonly onKeyDown = (event: KeyboardEvent): void => {

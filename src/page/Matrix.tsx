@@ -87,7 +87,7 @@ export const Matrix = ({
     const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
     const first: Column = {
       key: "",
-      width: Math.min(narrow ? 158 : 380, Math.round(longest * characterWidth()) + 52),
+      width: Math.min(narrow ? 158 : 260, Math.round(longest * characterWidth()) + 52),
       label: "Host",
       header: () => (
         <>

@@ -73,7 +73,7 @@ export const Nodes = ({
     [page.slow.nodes, view.feature, view.host, sort, view.feature === "" ? 0 : page.slow.cells],
   );
   const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
-  const addressWidth = Math.min(narrow ? 158 : 380, Math.round(longest * characterWidth()) + 52);
+  const addressWidth = Math.min(narrow ? 158 : 260, Math.round(longest * characterWidth()) + 52);
   const columns = useMemo(
     () =>
       heads.map(([key, label, width]): Column => {

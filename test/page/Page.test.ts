@@ -165,6 +165,18 @@ describe("The page", () => {
     withoutFaults();
   });
 
+  it("brings what an address has open into sight, and the focus there when it is closed", async () => {
+    node.fleet(1_000, ["a", "b", "c"]);
+    const host = addressOf(700);
+    await open(`#features?open=b@${host}`);
+    const { height, y } = (await cell(host, "b").boundingBox()) ?? { height: 0, y: -1 };
+    assert.isTrue(y > 200 && y + height <= 800, `it is at ${y}`);
+    await page.keyboard.press("Escape");
+    await page.waitForFunction((row) => (document.activeElement as HTMLElement).dataset["row"] === row, host);
+    assert.strictEqual(await focused(), `${host}/b`);
+    withoutFaults();
+  });
+
   it("can be used with the keyboard alone, in tables of any size", async () => {
     node.fleet(1_000, ["a", "b", "c"]);
     await open();
