@@ -248,6 +248,11 @@ export class ClusterNode {
     process.fiber.unsafeInterruptAsFork(process.fiber.id());
   }
 
+  /** Asks all its peers to answer; `view` tells who did. */
+  ask(): void {
+    if (this.process?.leaving === false) this.view.askAll();
+  }
+
   /** Does this when its process has ended: at once when there is none. */
   afterEnd(next: () => void): void {
     if (this.process === undefined) next();

@@ -47,6 +47,8 @@ export type Deed =
   | { readonly do: "plant"; readonly name: string; readonly body: string }
   /** Somebody who has the key sends `to` an announcement in the name of the node, from an address of its own. */
   | { readonly do: "forge"; readonly node: number; readonly to: number }
+  /** Somebody on the node wants to know who answers: all its peers are asked. */
+  | { readonly do: "ask"; readonly node: number }
   /** What writing into the node's tree fails with. */
   | { readonly do: "disk"; readonly node: number; readonly code: "ENOSPC" | "EACCES" | undefined };
 
@@ -110,6 +112,7 @@ const weights: ReadonlyArray<readonly [Kind, number]> = [
   ["plant", 1],
   ["disk", 3],
   ["forge", 1],
+  ["ask", 1],
 ];
 
 /** Most nodes that join one run. */
@@ -242,6 +245,9 @@ export const generate = (seed: number, options: GenerateOptions = {}): FaultSche
       case "forge":
         add(atMs, { do: "forge", node, to: int(0, members - 1) });
         break;
+      case "ask":
+        for (let n = int(1, 3), at = atMs; n > 0; n--, at += int(1, 1_500)) add(at, { do: "ask", node });
+        break;
       case "heal":
       case "start":
         break;
@@ -323,6 +329,8 @@ const faultsOf = (deed: Deed): ReadonlyArray<string> => {
       return ["forged announcement"];
     case "disk":
       return deed.code === undefined ? [] : [deed.code === "ENOSPC" ? "disk full" : "disk denied"];
+    case "ask":
+      return ["question to all"];
     case "heal":
       return [];
   }

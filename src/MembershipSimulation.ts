@@ -248,6 +248,11 @@ class PureNode {
   beats = 0;
   readonly rests = new Set<number>();
   private beatMs: number | undefined;
+  /** Questions that were not answered although they had to be, and answers that came too soon after the last one. */
+  unanswered = 0;
+  chatty = 0;
+  /** When each peer was last told something alone because of what came from it or is stored of it. */
+  private answeredMs = new Map<string, number>();
   readonly way: Way = { delayMs: 0, failure: undefined };
   readonly disk: PureDisk = { files: new Map(), fault: undefined, refused: { ENOSPC: 0, EACCES: 0 } };
   private readonly texts = new Map<FeatureName, string>();
@@ -293,11 +298,16 @@ class PureNode {
     const membership = new Membership(this.address, fleet.settings, () => prng.float());
     this.process = { membership, tree, wakeMs: never };
     this.good = new Map();
+    this.answeredMs = new Map();
     this.step({ _tag: "Started", features: this.snapshot() });
   }
 
   crash(): void {
     this.process = undefined;
+  }
+
+  ask(): void {
+    this.step({ _tag: "Asked" });
   }
 
   withdraw(): void {
@@ -325,6 +335,20 @@ class PureNode {
     this.beatMs = nowMs;
   }
 
+  /** Who asks is answered at once, if it was not within the last second. */
+  private judgeAnswer(event: Event, actions: ReadonlyArray<Action>): void {
+    if (event._tag !== "Received" && event._tag !== "GetDone") return;
+    const { nowMs } = this.fleet.agenda;
+    const peer = event._tag === "Received" ? event.source : event.address;
+    const told = actions.some((action) => action._tag === "Announce");
+    const sinceMs = nowMs - (this.answeredMs.get(peer) ?? -never);
+    if (told) this.answeredMs.set(peer, nowMs);
+    if (event._tag === "GetDone" || !event.announcement.remarks.ask) return;
+    if (actions.some((action) => action._tag === "Drop")) return;
+    if (!told && sinceMs >= 1_000) this.unanswered++;
+    if (told && sinceMs < 1_000) this.chatty++;
+  }
+
   repairDisk(): void {
     const { process } = this;
     this.fleet.agenda.plan(this.fleet.agenda.nowMs + diskRetryMs, () => {
@@ -349,11 +373,13 @@ class PureNode {
       onEvent(`${agenda.nowMs} ${this.address} ${words}`);
     }
     let announced = false;
-    for (const action of process.membership.step(event, this.fleet.instant(this.skewMs))) {
+    const actions = process.membership.step(event, this.fleet.instant(this.skewMs));
+    for (const action of actions) {
       this.perform(action);
       announced ||= action._tag === "Announce";
     }
     this.beat(event, announced);
+    this.judgeAnswer(event, actions);
     const deadlineMs = Math.ceil(process.membership.deadlineMs);
     if (deadlineMs >= process.wakeMs || deadlineMs === never) return;
     process.wakeMs = deadlineMs;
@@ -600,6 +626,8 @@ export const membershipWorld: MakeWorld = (schedule, settings, onShown, onEvent)
           refused: none,
           remarks: noRemarks,
         });
+      case "ask":
+        return nodes[deed.node]!.ask();
       case "disk":
         nodes[deed.node]!.disk.fault = deed.code;
         if (deed.code === undefined) nodes[deed.node]!.repairDisk();
@@ -624,7 +652,9 @@ export const membershipWorld: MakeWorld = (schedule, settings, onShown, onEvent)
     complaints: () => {
       const all: Array<Omit<Violation, "atMs">> = [];
       if (fleet.takenTwice > 0) all.push({ rule: "replayed", message: `${fleet.takenTwice} doubles counted as news` });
-      for (const { address, beats, rests } of nodes) {
+      for (const { address, beats, chatty, rests, unanswered } of nodes) {
+        if (unanswered > 0) all.push({ rule: "unanswered", message: `${address} left ${unanswered} questions open` });
+        if (chatty > 0) all.push({ rule: "chatty", message: `${address} answered ${chatty} times within a second` });
         if (beats > 50 && rests.size < 25) {
           all.push({
             rule: "in-step",

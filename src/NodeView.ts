@@ -281,6 +281,11 @@ export class NodeView {
     };
   }
 
+  /** Asks all peers to answer, if the node runs. */
+  askAll(): void {
+    this.viewed?.ask();
+  }
+
   /** Asks all peers to answer, and waits at most so long, ms, until all that can have. */
   readonly ask = (waitMs: number): Effect.Effect<ReadonlyArray<Answer>> =>
     Effect.suspend(() => {

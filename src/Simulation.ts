@@ -286,6 +286,8 @@ export const clusterWorld: MakeWorld = (schedule, settings, onShown, onEvent) =>
                 return deed.code;
               };
         return;
+      case "ask":
+        return node(deed.node).ask();
       case "join":
         return;
     }

@@ -11,6 +11,7 @@
  * - `stays`: what a node offered is gone at once after a goodbye that arrives, and always after `goneMs`.
  * - `destroyed`: what strangers put into the registry stays there.
  * - `unregistered`: the registry holds the object of every node that can reach it.
+ * - `unanswered`, `chatty`: who asks is answered in the same turn, but not twice within a second.
  * - `unbounded`: nothing that a node keeps, queues or logs grows beyond what the fleet's size and the time explain.
  */
 import * as Address from "./Address.js";
@@ -31,6 +32,8 @@ export type Rule =
   | "not-converged"
   | "failed"
   | "unbounded"
+  | "unanswered"
+  | "chatty"
   | "uncounted"
   | "replayed"
   | "in-step"
@@ -296,6 +299,7 @@ export class Witness {
         this.registryChanged(member, nowMs);
         break;
       case "forge":
+      case "ask":
         break;
       case "vanish":
         member.published = member.tookLeave = false;

@@ -26,6 +26,7 @@ const kinds: ReadonlyArray<FaultSchedule.Kind> = [
   "plant",
   "disk",
   "forge",
+  "ask",
 ];
 
 describe("a fault schedule", () => {
