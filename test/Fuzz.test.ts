@@ -170,6 +170,15 @@ const checkActions = (actions: ReadonlyArray<Action>): void => {
   }
 };
 
+/** What was believed of a document's members of ours: exactly what is of the right kind. Escapes are none of ours. */
+const checkRemarks = ({ version, ask, leaving }: Packet.Remarks, document: unknown, text: string): void => {
+  const told = member(document, "version");
+  const right = typeof told === "string" && /^[\w.+-]{1,32}$/.test(told) ? told : undefined;
+  if (version !== right) assert.isTrue(version === undefined && !text.includes(`"version":"${right}"`), version);
+  assert.strictEqual(ask, member(document, "ask") === true);
+  assert.strictEqual(leaving, member(document, "leaving") === true);
+};
+
 /** A node's rules with few peers allowed, and its clock. */
 const makeNode = (seed: number) => {
   const random = Prng.seeded(seed);
@@ -235,9 +244,16 @@ describe("hostile input", () => {
           const document: unknown = JSON.parse(text);
           assert.strictEqual(member(document, "ip_addr"), decoded.address);
           checkFeatures(decoded.features.entries, document);
+          checkRemarks(decoded.remarks, document, text);
           // what a node says of names goes into a log line
           assert.isAtMost(decoded.refused.join("").length, 8 * 64);
-          for (const action of node.step({ _tag: "Received", source: sender, announcement: decoded })) {
+          const actions = node.step({ _tag: "Received", source: sender, announcement: decoded });
+          // a question brings one answer, to the one who asks
+          const answers = actions.filter(({ _tag }) => _tag === "Announce");
+          assert.isAtMost(answers.length, 1);
+          for (const answer of answers)
+            if (answer._tag === "Announce") assert.deepStrictEqual([...answer.to], [sender]);
+          for (const action of actions) {
             if (action._tag !== "Show") continue;
             assert.strictEqual(action.host, sender);
             assert.strictEqual(Address.parse(decoded.address), sender);

@@ -156,6 +156,12 @@ const addresses: ReadonlyArray<string> = [
 export const address = (source: Source): string =>
   source.chance(0.5) ? `10.0.${source.int(2)}.${source.int(256)}` : source.pick(addresses);
 
+/** Values of our own members, right and wrong. */
+const remarks: ReadonlyArray<string> = [
+  ["true", "true", "false", "null", "1", '"true"', "truex", "[true]", '"0.1.0"', '"1.0.0-rc.1+b_2"', '""', '"\\u0031"'],
+  [`"${"9".repeat(32)}"`, `"${"9".repeat(33)}"`, `"${"9".repeat(100_000)}"`, '"1\n2"', '"\u00e5"', '"a b"', '"../.."'],
+].flat();
+
 /** The text of an announcement by `ip` at about `nowNs`, more or less. */
 export const announcement = (source: Source, ip: string, nowNs: bigint): Buffer => {
   const offMs = source.pick([0, 0, 0, 0, -14_999, -15_001, 14_999, 15_001, 1, -1, 1e6, -1e6]);
@@ -174,6 +180,9 @@ export const announcement = (source: Source, ip: string, nowNs: bigint): Buffer 
   const quoted = source.chance(0.95) ? `"${ip}"` : source.pick(["null", "1", "[]", `"\\u0031${ip.slice(1)}"`, '"']);
   const members = [`"ip_addr":${quoted}`, `"time_ns":${time}`];
   if (source.chance(0.85)) members.push(`"features":${source.features()}`);
+  for (const name of ["version", "ask", "leaving"]) {
+    if (source.chance(0.3)) members.push(`"${name}":${source.chance(0.8) ? source.pick(remarks) : source.json()}`);
+  }
   if (source.chance(0.1)) members.push(`"names":${source.json()}`, `${source.name()}:${source.json()}`);
   if (source.chance(0.1)) members.push(source.pick(members));
   if (source.chance(0.1)) members.reverse();
