@@ -254,6 +254,33 @@ describe("the event stream", () => {
     60_000,
   );
 
+  it.scoped("says nothing of clients that leave", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 2 });
+      yield* pass(cluster, "5 seconds");
+      const log: Array<string> = [];
+      const url = yield* face(cluster, { log });
+      const followers = [yield* follow(url), yield* follow(url)];
+      for (const follower of followers) yield* awaiting(follower, "snapshot");
+      const connected = () =>
+        cluster
+          .node(0)
+          .metrics!.gauges()
+          .find(([name]) => name === "http_event_clients")![1];
+      followers[0]!.close();
+      yield* until("one is left", () => connected() === 1);
+      cluster.node(1).set("x", 1);
+      yield* pass(cluster, "1 second");
+      yield* awaiting(followers[1]!, "change");
+      // what is logged of a request comes after its end
+      yield* ask(url, "/healthz");
+      assert.deepStrictEqual(
+        log.filter((line) => !line.includes("page and API at")),
+        [],
+      );
+    }),
+  );
+
   it.effect("ends all streams when the node stops", () =>
     Effect.scoped(
       Effect.gen(function* () {
