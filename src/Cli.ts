@@ -104,6 +104,26 @@ const completions = {
   zsh: Descriptor.getZshCompletions,
 };
 
+/** A command whose handler is given what its own parser made, and nothing else. */
+type AnyCommand = Command.Command<string, never, Error, unknown>;
+const any = <N extends string, E extends Error, A>(make: () => Command.Command<N, never, E, A>): (() => AnyCommand) =>
+  make as unknown as () => AnyCommand;
+
+/** Each command for the parser. Making all of them takes longer than much of what a light command does. */
+const parsers = (host: Host): Readonly<Record<string, () => AnyCommand>> => ({
+  [Serve.spec.name]: any(() => Serve.command(host.environment, host.loadNode)),
+  [Feature.spec.name]: any(Feature.command),
+  [Run.spec.name]: any(() => Run.command(host.environment)),
+  [List.spec.name]: any(List.command),
+  [Find.spec.name]: any(Find.command),
+  [Monitor.spec.name]: any(Monitor.command),
+  [Exec.spec.name]: any(() => Exec.command(host.environment)),
+  [Dump.spec.name]: any(() => Dump.command(host.environment)),
+  [Status.spec.name]: any(Status.command),
+  [Top.spec.name]: any(() => Top.command(host.environment)),
+  [Doctor.spec.name]: any(() => Doctor.command(host.environment)),
+});
+
 /**
  * Runs one command line (without the program's own name). Fails with a usage error, or with what failed in the command,
  * whose message is for the user.
@@ -111,21 +131,16 @@ const completions = {
 export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void, Error> =>
   Effect.gen(function* () {
     const line = yield* normalise(specs, argv, host.environment);
-    const root = Command.make("nameq").pipe(
-      Command.withSubcommands([
-        Serve.command(host.environment, host.loadNode),
-        Feature.command,
-        Run.command(host.environment),
-        List.command,
-        Find.command,
-        Monitor.command,
-        Exec.command(host.environment),
-        Dump.command(host.environment),
-        Status.command,
-        Top.command(host.environment),
-        Doctor.command(host.environment),
-      ]),
-    );
+    const [name = "", second] = line;
+    if (name === "--version") return yield* print(`${host.version}\n`);
+    if (name === "--help") return yield* print(Help.ofProgram(host.version, specs));
+    const spec = specs.find((each) => each.name === name);
+    // canonical: elsewhere it is a value, or behind --
+    if (spec !== undefined && second === "--help") return yield* print(Help.ofCommand(spec));
+
+    const all = parsers(host);
+    const [first, ...rest] = spec === undefined ? Object.values(all) : [all[name]!];
+    const root = Command.make("nameq").pipe(Command.withSubcommands([first!(), ...rest.map((make) => make())]));
     const directive = yield* Descriptor.parse(root.descriptor, ["nameq", ...line], {
       ...CliConfig.defaultConfig,
       isCaseSensitive: true,
@@ -138,18 +153,11 @@ export const run = (argv: ReadonlyArray<string>, host: Host): Effect.Effect<void
       if (extra !== undefined) return yield* usageError(`too many operands: ${extra}`);
       return yield* root.handler(directive.value);
     }
-    switch (directive.option._tag) {
-      case "ShowVersion":
-        return yield* print(`${host.version}\n`);
-      case "ShowCompletions": {
-        const lines = yield* completions[directive.option.shellType](root.descriptor, "nameq");
-        return yield* print(repairCompletions(offerNames(lines)));
-      }
-      default: {
-        const spec = specs.find(({ name }) => name === line[0]);
-        return yield* print(spec === undefined ? Help.ofProgram(host.version, specs) : Help.ofCommand(spec));
-      }
+    if (directive.option._tag === "ShowCompletions") {
+      const lines = yield* completions[directive.option.shellType](root.descriptor, "nameq");
+      return yield* print(repairCompletions(offerNames(lines)));
     }
+    return yield* Effect.dieMessage("the command line asks for what is answered already");
   });
 
 /** What is said on standard error about a failure, and the exit status. */

@@ -78,14 +78,16 @@ export const spec: CommandSpec = {
   interruptedStatus: 130,
 };
 
-const shared = parser({ ...node, ...keys, ...registry, ...dev }) as unknown as Options<
-  Pick<Serve.ServeOptions, Shared>
->;
-
 export const command = (environment: Environment) =>
-  Command.make(spec.name, { shared, own: parser(ownOptions) }, ({ own, shared }) =>
-    Effect.flatMap(
-      Effect.promise(() => import("./DoctorRun.js")),
-      ({ run }) => run({ ...shared, ...own }, environment),
-    ),
+  Command.make(
+    spec.name,
+    {
+      shared: parser({ ...node, ...keys, ...registry, ...dev }) as unknown as Options<Pick<Serve.ServeOptions, Shared>>,
+      own: parser(ownOptions),
+    },
+    ({ own, shared }) =>
+      Effect.flatMap(
+        Effect.promise(() => import("./DoctorRun.js")),
+        ({ run }) => run({ ...shared, ...own }, environment),
+      ),
   ).pipe(Command.withDescription(spec.summary));

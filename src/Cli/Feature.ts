@@ -72,22 +72,23 @@ const readValue = Effect.gen(function* () {
   return bytes.toString();
 });
 
-export const command = Command.make(
-  spec.name,
-  {
-    options: parser(options),
-    name: Args.text({ name: "NAME" }),
-    value: Args.text({ name: "VALUE" }).pipe(Args.optional),
-  },
-  ({ name, options, value }) =>
-    Effect.gen(function* () {
-      const directory = options.featureDir ?? Defaults.featureDir;
-      if (options.rm && Option.isSome(value)) return yield* usageError("--rm takes no VALUE: leave one of them out");
-      if (!Feature.isFeatureName(name)) {
-        return yield* invalid(`${JSON.stringify(name)} is no feature's name: use 1 to 255 of A-Z a-z 0-9 - _`);
-      }
-      if (options.rm) return yield* FeatureFile.remove(directory, name);
-      const text = Option.isSome(value) ? value.value : yield* readValue;
-      yield* FeatureFile.set(directory, name, yield* parseValue(text));
-    }),
-).pipe(Command.withDescription(spec.summary));
+export const command = () =>
+  Command.make(
+    spec.name,
+    {
+      options: parser(options),
+      name: Args.text({ name: "NAME" }),
+      value: Args.text({ name: "VALUE" }).pipe(Args.optional),
+    },
+    ({ name, options, value }) =>
+      Effect.gen(function* () {
+        const directory = options.featureDir ?? Defaults.featureDir;
+        if (options.rm && Option.isSome(value)) return yield* usageError("--rm takes no VALUE: leave one of them out");
+        if (!Feature.isFeatureName(name)) {
+          return yield* invalid(`${JSON.stringify(name)} is no feature's name: use 1 to 255 of A-Z a-z 0-9 - _`);
+        }
+        if (options.rm) return yield* FeatureFile.remove(directory, name);
+        const text = Option.isSome(value) ? value.value : yield* readValue;
+        yield* FeatureFile.set(directory, name, yield* parseValue(text));
+      }),
+  ).pipe(Command.withDescription(spec.summary));

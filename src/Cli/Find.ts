@@ -80,29 +80,30 @@ const wait = (tree: TreeWatch.Service, names: ReadonlyArray<FeatureName>): Effec
     }
   }).pipe(Effect.scoped, Effect.provide(Log.layer(spec.name)));
 
-export const command = Command.make(
-  spec.name,
-  { options: parser(options), names: Args.text({ name: "NAME" }).pipe(Args.repeated) },
-  ({ names, options }) =>
-    Effect.gen(function* () {
-      const wanted = yield* Tree.parseNames("NAME", names);
-      const limitMs = yield* timeoutMs(options.timeout);
-      const offers = yield* Tree.withTree(options.stateDir, (tree) =>
-        Effect.gen(function* () {
-          const { features, problems } = yield* tree.read(wanted);
-          const now = found(features, wanted);
-          if (now.length === 0 && limitMs > 0) {
-            const waiting = wait(tree, wanted);
-            if (limitMs === Number.POSITIVE_INFINITY) return yield* waiting;
-            return Option.getOrElse(yield* Effect.timeoutOption(waiting, limitMs), () => []);
-          }
-          yield* Tree.warn(spec.name, problems);
-          return now;
-        }),
-      );
-      // a host stands where its newest change does
-      const hosts = new Set(offers.toReversed().map(({ host }) => host));
-      const lines = options.json ? offers.map(({ json }) => json) : [...hosts].toReversed();
-      yield* print((options.single ? lines.slice(-1) : lines).map((each) => `${each}\n`).join(""));
-    }),
-).pipe(Command.withDescription(spec.summary));
+export const command = () =>
+  Command.make(
+    spec.name,
+    { options: parser(options), names: Args.text({ name: "NAME" }).pipe(Args.repeated) },
+    ({ names, options }) =>
+      Effect.gen(function* () {
+        const wanted = yield* Tree.parseNames("NAME", names);
+        const limitMs = yield* timeoutMs(options.timeout);
+        const offers = yield* Tree.withTree(options.stateDir, (tree) =>
+          Effect.gen(function* () {
+            const { features, problems } = yield* tree.read(wanted);
+            const now = found(features, wanted);
+            if (now.length === 0 && limitMs > 0) {
+              const waiting = wait(tree, wanted);
+              if (limitMs === Number.POSITIVE_INFINITY) return yield* waiting;
+              return Option.getOrElse(yield* Effect.timeoutOption(waiting, limitMs), () => []);
+            }
+            yield* Tree.warn(spec.name, problems);
+            return now;
+          }),
+        );
+        // a host stands where its newest change does
+        const hosts = new Set(offers.toReversed().map(({ host }) => host));
+        const lines = options.json ? offers.map(({ json }) => json) : [...hosts].toReversed();
+        yield* print((options.single ? lines.slice(-1) : lines).map((each) => `${each}\n`).join(""));
+      }),
+  ).pipe(Command.withDescription(spec.summary));

@@ -64,22 +64,23 @@ export const table = (rows: ReadonlyArray<Row>, width: number): string => {
     .join("");
 };
 
-export const command = Command.make(
-  spec.name,
-  { options: parser(options), feature: Args.text({ name: "FEATURE" }).pipe(Args.optional) },
-  ({ feature, options }) =>
-    Effect.gen(function* () {
-      const only = Option.isSome(feature) ? yield* Tree.parseNames("FEATURE", [feature.value]) : undefined;
-      const { features, problems } = yield* Tree.withTree(options.stateDir, (tree) => tree.read(only));
-      const missing = problems.find(({ reason }) => reason === "Missing");
-      if (missing !== undefined) return yield* new NoTree({ message: missing.message });
-      yield* Tree.warn(spec.name, problems);
-      const rows = rowsOf(features);
-      if (options.names) return yield* print([...new Set(rows.map(([name]) => `${name}\n`))].join(""));
-      if (!options.json && isatty(1)) return yield* print(table(rows, process.stdout.columns || 80));
-      const line = options.json
-        ? ([name, host, json]: Row) => `{"feature":"${name}","host":"${host}","value":${json}}\n`
-        : ([name, host, json]: Row) => `${name}\t${host}\t${escape(json)}\n`;
-      yield* print(rows.map(line).join(""));
-    }),
-).pipe(Command.withDescription(spec.summary));
+export const command = () =>
+  Command.make(
+    spec.name,
+    { options: parser(options), feature: Args.text({ name: "FEATURE" }).pipe(Args.optional) },
+    ({ feature, options }) =>
+      Effect.gen(function* () {
+        const only = Option.isSome(feature) ? yield* Tree.parseNames("FEATURE", [feature.value]) : undefined;
+        const { features, problems } = yield* Tree.withTree(options.stateDir, (tree) => tree.read(only));
+        const missing = problems.find(({ reason }) => reason === "Missing");
+        if (missing !== undefined) return yield* new NoTree({ message: missing.message });
+        yield* Tree.warn(spec.name, problems);
+        const rows = rowsOf(features);
+        if (options.names) return yield* print([...new Set(rows.map(([name]) => `${name}\n`))].join(""));
+        if (!options.json && isatty(1)) return yield* print(table(rows, process.stdout.columns || 80));
+        const line = options.json
+          ? ([name, host, json]: Row) => `{"feature":"${name}","host":"${host}","value":${json}}\n`
+          : ([name, host, json]: Row) => `${name}\t${host}\t${escape(json)}\n`;
+        yield* print(rows.map(line).join(""));
+      }),
+  ).pipe(Command.withDescription(spec.summary));

@@ -65,22 +65,23 @@ export const jsonLine = (change: Change): string => {
   }
 };
 
-export const command = Command.make(spec.name, { options: parser(options) }, ({ options }) =>
-  Tree.withTree(options.stateDir, (tree) =>
-    Effect.gen(function* () {
-      yield* Hangup.endsProgram;
-      const { pull } = yield* tree.subscribe();
-      const format = options.json ? jsonLine : line;
-      const shown = (change: Change): boolean => !options.local || !("host" in change) || change.host === ownHost;
-      const print = Effect.flatMap(pull, (changes) => {
-        const text = changes.filter(shown).map(format).join("");
-        return text === "" ? Effect.void : Reader.write(text);
-      });
-      yield* Effect.raceFirst(Effect.forever(print), Reader.readerGone);
-    }).pipe(
-      Effect.catchTag("ReaderGone", () => Effect.void),
-      Effect.scoped,
-      Effect.provide(Log.layer(spec.name)),
+export const command = () =>
+  Command.make(spec.name, { options: parser(options) }, ({ options }) =>
+    Tree.withTree(options.stateDir, (tree) =>
+      Effect.gen(function* () {
+        yield* Hangup.endsProgram;
+        const { pull } = yield* tree.subscribe();
+        const format = options.json ? jsonLine : line;
+        const shown = (change: Change): boolean => !options.local || !("host" in change) || change.host === ownHost;
+        const print = Effect.flatMap(pull, (changes) => {
+          const text = changes.filter(shown).map(format).join("");
+          return text === "" ? Effect.void : Reader.write(text);
+        });
+        yield* Effect.raceFirst(Effect.forever(print), Reader.readerGone);
+      }).pipe(
+        Effect.catchTag("ReaderGone", () => Effect.void),
+        Effect.scoped,
+        Effect.provide(Log.layer(spec.name)),
+      ),
     ),
-  ),
-).pipe(Command.withDescription(spec.summary));
+  ).pipe(Command.withDescription(spec.summary));

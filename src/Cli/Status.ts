@@ -35,9 +35,10 @@ export const spec: CommandSpec = {
   interruptedStatus: 130,
 };
 
-export const command = Command.make(spec.name, { options: parser(options) }, ({ options }) =>
-  Effect.flatMap(
-    Effect.promise(() => import("./StatusReport.js")),
-    ({ report }) => report(options),
-  ),
-).pipe(Command.withDescription(spec.summary));
+export const command = () =>
+  Command.make(spec.name, { options: parser(options) }, ({ options }) =>
+    Effect.flatMap(
+      Effect.promise(() => import("./StatusReport.js")),
+      ({ report }) => report(options),
+    ),
+  ).pipe(Command.withDescription(spec.summary));
