@@ -27,7 +27,7 @@ cd "$1"
 printf 'unqualified-search-registries = ["localhost"]\\nshort-name-mode = "disabled"\\n' > registries.conf
 export CONTAINERS_REGISTRIES_CONF=$1/registries.conf BUILDAH_ISOLATION=chroot
 b() { buildah --root "$PWD/images" --runroot "$PWD/run" --storage-driver overlay "$@"; }
-mmdebstrap --quiet --variant=essential --include=apt --dpkgopt='path-exclude=/usr/share/locale/*' bookworm debian.tar
+mmdebstrap --quiet --aptopt='Acquire::Retries "3"' --variant=essential --include=apt --dpkgopt='path-exclude=/usr/share/locale/*' bookworm debian.tar
 debian=$(b from --pull-never scratch)
 b add -q "$debian" debian.tar /
 b commit -q "$debian" localhost/debian:bookworm-slim
