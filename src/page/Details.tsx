@@ -110,10 +110,6 @@ const hostFacts = (page: Page, host: string): ReadonlyArray<Fact> => {
     ["Source", node.source === "udp" ? "UDP, from the node itself" : "the registry: no packet of it arrives here"],
     ["Version", node.legacy ? "the Go program" : node.version],
     ["Clock offset", node.clockOffsetMs === undefined ? undefined : `${offset(node.clockOffsetMs)} (ours less its)`],
-    [
-      "Its last change",
-      node.announcedAt === undefined ? undefined : new Date(node.announcedAt).toLocaleString("en-GB"),
-    ],
   ];
 };
 

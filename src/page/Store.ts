@@ -30,7 +30,6 @@ export interface Node {
   readonly version: string | undefined;
   readonly legacy: boolean;
   readonly heardAt: number;
-  readonly announcedAt: number | undefined;
   readonly clockOffsetMs: number | undefined;
 }
 
@@ -114,7 +113,6 @@ const readNode = (wire: Record<string, unknown>): Node => ({
   version: typeof wire["version"] === "string" ? wire["version"] : undefined,
   legacy: wire["legacy"] === true,
   heardAt: time(wire["heardAt"]) ?? 0,
-  announcedAt: time(wire["announcedAt"]),
   clockOffsetMs: typeof wire["clockOffsetMs"] === "number" ? wire["clockOffsetMs"] : undefined,
 });
 
