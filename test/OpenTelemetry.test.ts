@@ -1,6 +1,7 @@
 import * as http from "node:http";
 import { gunzipSync } from "node:zlib";
 import { assert, describe, it } from "@effect/vitest";
+import * as Data from "effect/Data";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Logger from "effect/Logger";
@@ -65,6 +66,8 @@ const telemetry = (environment: Otlp.Environment, log: Array<string> = []) =>
       ),
     ),
   );
+
+class Failed extends Data.TaggedError("Failed")<{ readonly message: string }> {}
 
 const secret = "a-header-that-nobody-may-see";
 
@@ -142,7 +145,7 @@ describe("OpenTelemetry", () => {
         telemetry({ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${collector.url}/here` }),
         scope,
       );
-      const work = Effect.fail(new Error("no such bucket")).pipe(
+      const work = Effect.fail(new Failed({ message: "no such bucket" })).pipe(
         Effect.withSpan("inner", { kind: "client", attributes: { bytes: 5, exact: false, key: "k" } }),
         Effect.ignore,
         Effect.withSpan("outer"),
