@@ -68,9 +68,13 @@ const listBatch = 1024;
 const readBatch = 64;
 /** In-place writes leave the directory's stat alone: without a watch, only the files' own stats tell of them. */
 const statAllEveryMs = 5000;
-/** A look of t ms that found news is followed by a rest of 4 t: a burst costs a fifth of a core, and is few snapshots. */
+/**
+ * A look of t ms that found news is followed by a rest of 4 t: a burst costs a fifth of a core, and is few snapshots.
+ * After a quiet time 20 ms of rest are forgone: one look that was held up (garbage, a busy machine) delays no change.
+ */
 const restFactor = 4;
 const maxRestMs = 50;
+const forgoneMs = 20;
 const never = Number.POSITIVE_INFINITY;
 
 const codeOf = (cause: unknown): string =>
@@ -160,7 +164,7 @@ const watchDirectory = Effect.fnUntraced(function* (
   let condition: string | undefined;
   let first = true;
   let changed = true;
-  /** Whether the look that is going on read any file. */
+  /** Whether the look that is going on read any file that had changed. */
   let stirred = false;
   /** Files past the first `maxFeatures` names: not even read. */
   let unread = 0;
@@ -249,9 +253,9 @@ const watchDirectory = Effect.fnUntraced(function* (
     } else if (file.recheckAt > time && DirectoryHints.sameStat(file.stat, stat)) {
       return;
     }
-    stirred = true;
     const content = failed ? found : readFile(path, found);
     if (!DirectoryHints.sameStat(file.stat, stat)) {
+      stirred = true;
       file.stat = stat;
       file.since = time;
       file.recheckAt =
@@ -373,7 +377,8 @@ const watchDirectory = Effect.fnUntraced(function* (
   };
 
   const rest = (start: number) => {
-    if (stirred) restUntil = now() + Math.min(maxRestMs, restFactor * (now() - start));
+    const time = now();
+    if (stirred) restUntil = Math.max(restUntil, time - forgoneMs) + Math.min(maxRestMs, restFactor * (time - start));
     stirred = false;
   };
 
