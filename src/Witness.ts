@@ -55,10 +55,16 @@ const treeRetryMs = 37_500;
 const momentMs = 2_000;
 
 /**
- * After all faults ended, every tree shows every living node as it is within this, ms. Nodes that know each other need
- * a heartbeat (after a clock was set back: what was believed may be `futureMs` ahead). Nodes that do not know each other need the
- * registry: a request that hangs is given up, a put is tried again within the longest back-off and answered, the other's next listing
- * comes (itself behind a request that hangs), a failed read is tried with the listing after some seconds.
+ * After all faults ended, every tree shows every living node as it is within this, ms: 410 s by the defaults. The larger of
+ *
+ * - nodes that know each other: a heartbeat, and `futureMs` after a clock was set back (what was believed may be so far
+ *   ahead);
+ * - nodes that do not: a request that hangs is given up (`requestMs`), the put is tried again after the longest back-off,
+ *   the other's next listing comes, itself behind a request that hangs, and a read that failed is tried once more
+ *   (the fourth back-off, at most 8 s, and the way: 10 s);
+ *
+ * and then the tree's writer, which may be waiting after an error, and a moment. In fleets of more than `listFleet` nodes
+ * listings are further apart in proportion, unless a tenth of the peers is silent.
  */
 export const convergedMs = (settings: Settings): number =>
   Math.max(
