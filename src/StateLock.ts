@@ -234,28 +234,22 @@ export const take = (directory: string): Effect.Effect<StateLock, StateLockError
 export const holder = (directory: string): Effect.Effect<Holder | "silent" | undefined, StateLockError> =>
   Effect.gen(function* () {
     const lockDirectory = `${directory}/.lock`;
-    const names = yield* Effect.try({
-      try: () => published(lockDirectory),
-      catch: (cause) => cause,
-    });
+    const failed = (cause: unknown) => new StateLockError({ reason: "Unusable", directory, cause });
+    const names = yield* Effect.try({ try: () => published(lockDirectory), catch: failed });
     if (names.length === 0) return undefined;
-    const reach = yield* shortPath(lockDirectory, names[0]!);
+    const reach = yield* Effect.mapError(shortPath(lockDirectory, names[0]!), failed);
     const answers = yield* Effect.forEach(names, (name) => ask(`${reach}/${name}`), { concurrency: "unbounded" });
     let silent = false;
     for (const answer of answers) {
       if (typeof answer === "string") silent ||= answer === "silent";
-      else if ("failed" in answer) return yield* Effect.fail(answer.failed);
+      else if ("failed" in answer) return yield* failed(answer.failed);
       else if (answer.owner) return answer.holder;
     }
     return silent ? "silent" : undefined;
   }).pipe(
     Effect.scoped,
-    Effect.catchAll((cause) =>
-      typeof cause === "object" &&
-      cause !== null &&
-      "code" in cause &&
-      (cause.code === "ENOENT" || cause.code === "ENOTDIR")
-        ? Effect.succeed(undefined)
-        : new StateLockError({ reason: "Unusable", directory, cause }),
+    Effect.catchIf(
+      ({ cause }) => cause instanceof Error && "code" in cause && (cause.code === "ENOENT" || cause.code === "ENOTDIR"),
+      () => Effect.succeed(undefined),
     ),
   );

@@ -303,6 +303,10 @@ describe("nameq doctor", () => {
       }),
     );
 
+    it("takes no node that it may not see for another program", () => {
+      assertFound([Host.judgePort(own as Address, 80, "EADDRINUSE", undefined)], "skip", "port", "as it seems");
+    });
+
     it("finds a port that needs rights", () => {
       assertFound([Host.judgePort(own as Address, 80, "EACCES", false)], "fail", "port", "no permission");
     });

@@ -2,7 +2,7 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as fc from "effect/FastCheck";
 import * as Stream from "effect/Stream";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as Face from "../src/Cli/Face.js";
 import { duration } from "../src/Cli/StatusReport.js";
@@ -157,6 +157,15 @@ $`,
       assert.include(json.daemon, { state: "running", pid: process.pid });
     }),
   );
+
+  it("says that it may not see where the face is", async () => {
+    const odd = new StateDirectory();
+    mkdirSync(join(odd.path, ".http"));
+    const { status, stderr } = await run(["status", "--state-dir", odd.path]);
+    odd.dispose();
+    assert.strictEqual(status, 1);
+    assert.match(stderr, /where a node says where its HTTP face is, cannot be read \(EISDIR\): ask as the node's user/);
+  });
 
   it("says of a directory without a tree that there is none", async () => {
     const { status, stdout } = await run(["status", "--state-dir", "/nonexistent"]);

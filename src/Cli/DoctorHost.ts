@@ -10,7 +10,7 @@ import * as Address from "../Address.js";
 import * as Feature from "../Feature.js";
 import * as Json from "../Json.js";
 import type { SecretSource } from "../Secrets.js";
-import { fail, type Finding, ok, warn } from "./DoctorFinding.js";
+import { fail, type Finding, ok, skip, warn } from "./DoctorFinding.js";
 
 const codeOf = (cause: unknown): string =>
   cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
@@ -105,8 +105,13 @@ export const judgeSource = (own: Address.Address, peer: Address.Address, source:
       );
 };
 
-/** `holder`: whether a node has the state directory, or answers by HTTP. Pure. */
-export const judgePort = (own: Address.Address, port: number, fault: string | undefined, running: boolean): Finding => {
+/** `running`: whether the node runs; undefined: that cannot be seen. Pure. */
+export const judgePort = (
+  own: Address.Address,
+  port: number,
+  fault: string | undefined,
+  running: boolean | undefined,
+): Finding => {
   const where = `UDP port ${port} of ${own}`;
   if (fault === undefined) {
     return running
@@ -114,6 +119,13 @@ export const judgePort = (own: Address.Address, port: number, fault: string | un
       : ok("port", `${where} is free: no node has it`);
   }
   if (fault === "EADDRINUSE") {
+    if (running === undefined) {
+      return skip(
+        "port",
+        `${where} is in use, by the node as it seems`,
+        "run the doctor as the node's user or as root",
+      );
+    }
     return running
       ? ok("port", `the node has ${where}`)
       : fail(

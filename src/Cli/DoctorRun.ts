@@ -139,7 +139,9 @@ const isHere = (url: string): boolean => {
 };
 
 /** Whether a node has the state directory. */
-const askLock = (stateDir: string): Effect.Effect<{ readonly running: boolean; readonly finding: Finding }> =>
+const askLock = (
+  stateDir: string,
+): Effect.Effect<{ readonly running: boolean | undefined; readonly finding: Finding }> =>
   StateLock.holder(stateDir).pipe(
     Effect.map((holder) => {
       if (holder === undefined) return { running: false, finding: skip("node", `no node runs with ${stateDir}`) };
@@ -156,7 +158,7 @@ const askLock = (stateDir: string): Effect.Effect<{ readonly running: boolean; r
     }),
     Effect.catchAll((error) =>
       Effect.succeed({
-        running: false,
+        running: undefined,
         finding: warn(
           "node",
           `whether a node runs with ${stateDir} cannot be seen (${codeOf(error.cause)})`,
@@ -193,9 +195,10 @@ export const examine = <E, R>(
     const stateDir = named ?? itsOwn ?? Defaults.stateDir;
     const { running: locked, finding } = yield* askLock(stateDir);
     // the face of another host's node says nothing about this host
-    const elsewhere = nodes !== undefined && face?.from === "option" && !locked && config.address === undefined;
+    const elsewhere =
+      nodes !== undefined && face?.from === "option" && locked === false && config.address === undefined;
     yield* tell([...(elsewhere ? [] : [finding]), ...ofFace]);
-    const running = locked || (nodes !== undefined && !elsewhere);
+    const running = locked === true || (nodes !== undefined && !elsewhere);
 
     // this host
     const said = nodes === undefined ? undefined : Address.parse(nodes.self.address);
@@ -216,7 +219,10 @@ export const examine = <E, R>(
       const ofAddress = yield* Host.address(own, options.dev);
       const fault = ofAddress.level === "fail" ? undefined : yield* Host.bindFault(own, port);
       free = ofAddress.level !== "fail" && fault === undefined && !running;
-      yield* tell([ofAddress, ...(ofAddress.level === "fail" ? [] : [Host.judgePort(own, port, fault, running)])]);
+      yield* tell([
+        ofAddress,
+        ...(ofAddress.level === "fail" ? [] : [Host.judgePort(own, port, fault, running || locked)]),
+      ]);
     }
     const sources = [
       ...(config.secret === undefined

@@ -25,7 +25,7 @@ export interface Face {
 
 /** There is no face, or none that answers as one. Never holds the token. */
 export class FaceError extends Data.TaggedError("FaceError")<{
-  readonly reason: "None" | "Unreachable" | "Timeout" | "Token" | "Busy" | "Foreign";
+  readonly reason: "None" | "Unreadable" | "Unreachable" | "Timeout" | "Token" | "Busy" | "Foreign";
   /** Where it was looked for. */
   readonly url: string;
   readonly detail?: string;
@@ -40,6 +40,8 @@ export class FaceError extends Data.TaggedError("FaceError")<{
     switch (this.reason) {
       case "None":
         return `no node of this host says where its HTTP face is (${this.url} is not there)`;
+      case "Unreadable":
+        return `${this.url}, where a node says where its HTTP face is, cannot be read${detail}`;
       case "Unreachable":
         return `${this.url} is out of reach${detail}`;
       case "Timeout":
@@ -61,6 +63,7 @@ export class FaceError extends Data.TaggedError("FaceError")<{
 
 const advice: Readonly<Record<FaceError["reason"], string>> = {
   None: `start one with nameq serve --http ${Defaults.port}, or name it with --http`,
+  Unreadable: "ask as the node's user or as root, or name the face with --http",
   Unreachable: "see whether the node runs, and with which --http",
   Timeout: "see whether its node is busy or stopped, and the network between",
   Token: "name the file that its node has with --http-token-file",
@@ -133,7 +136,7 @@ export const find = (where: Where): Effect.Effect<Face, FaceError | UsageError> 
       catch: (cause) =>
         codeOf(cause) === "ENOENT" || codeOf(cause) === "ENOTDIR"
           ? new FaceError({ reason: "None", url: note })
-          : new FaceError({ reason: "Unreachable", url: note, detail: codeOf(cause) }),
+          : new FaceError({ reason: "Unreadable", url: note, detail: codeOf(cause) }),
     });
     const url = parseWhere(text.trim());
     return url === undefined
