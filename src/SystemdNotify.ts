@@ -22,7 +22,7 @@ export interface SystemdNotify {
   /** Says when the node is ready, that its event loop runs, and that it stops when this is interrupted. */
   readonly run: (node: Told) => Effect.Effect<never>;
   /** Says that the configuration is read again while `reload` runs. */
-  readonly reloading: <A, E, R>(reload: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
+  readonly reloading: (reload: Effect.Effect<void>) => Effect.Effect<void>;
 }
 
 /** How often the status is looked at, and the longest time between two signs of life, ms. */

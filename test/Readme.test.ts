@@ -182,6 +182,7 @@ describe("the README", () => {
       "--volume",
       "--rm",
       "--signal",
+      "--compare",
       "--volumes-from",
     ];
     const text = readme

@@ -83,7 +83,7 @@ describe("SystemdNotify", () => {
       const { environment, told } = yield* manager;
       const notify = yield* SystemdNotify.make(environment);
       const order: Array<string> = [];
-      const reload = notify.reloading(Effect.sync(() => order.push("reload")));
+      const reload = notify.reloading(Effect.sync(() => void order.push("reload")));
       yield* reload;
       yield* Effect.fork(notify.run({ whenReady: Effect.void, status: () => "" }));
       yield* told(({ length }) => length === 1);
