@@ -8,13 +8,14 @@ const here = dirname(fileURLToPath(import.meta.url));
 
 /** Below the package, so that what is bundled finds its dependencies. */
 const cache = join(here, "../node_modules/.cache/nameq");
-let bundles = 0;
+const made = [];
+process.on("exit", () => made.forEach((file) => rmSync(file, { force: true })));
 
 /** Bundles the module `entry` (below `test`) into a file that is there until this process ends; gives the file. */
 export const bundle = async (entry, plugins = []) => {
   mkdirSync(cache, { recursive: true });
-  const outfile = join(cache, `${process.pid}-${bundles++}.mjs`);
-  process.on("exit", () => rmSync(outfile, { force: true }));
+  const outfile = join(cache, `${process.pid}-${made.length}.mjs`);
+  made.push(outfile);
   await build({
     entryPoints: [join(here, entry)],
     outfile,

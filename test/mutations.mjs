@@ -89,7 +89,7 @@ const mutations = [
     "rules",
     "a new peer is not answered",
     "Membership.ts",
-    "if (this.reachable(address)) this.announceTo([address], now);",
+    "if (this.reachable(address)) this.announceTo([address], now, { ask });",
     "",
   ],
   ["rules", "never answers who asks", "Membership.ts", "if (remarks.ask) this.answer(peer, now);", ""],
@@ -114,13 +114,7 @@ const mutations = [
     "files.write(temporary, text);",
     'files.write(temporary, "");\n      files.rename(temporary, path);\n      files.unlink(path);\n      files.write(temporary, text);',
   ],
-  [
-    "whole",
-    "found files go at once at a restart",
-    "StateTree.ts",
-    "firm: settled, revision: 0",
-    "firm: true, revision: 0",
-  ],
+  ["whole", "found files go at once at a restart", "StateTree.ts", "firm: settled,", "firm: true,"],
   [
     "whole",
     "a failed write is not tried again",
@@ -177,20 +171,24 @@ for (const [tier, name, file, from, to] of mutations) {
     },
   ]);
   const sound = from === "";
+  if (!applied) {
+    missed++;
+    console.log(`${tier.padEnd(5)} | ${name.padEnd(37)} | THE RULE'S TEXT IS NOT THERE ANY MORE: mend this table`);
+    continue;
+  }
   const seeds = tier === "whole" ? (sound ? 4 : 40) : sound ? 200 : 3_000;
   const { stdout, stderr } = spawnSync(process.execPath, [outfile, tier, String(seeds)], {
     encoding: "utf8",
     timeout: 300_000,
   });
   const answer = stdout === "" ? undefined : JSON.parse(stdout);
-  const verdict = !applied
-    ? "THE RULE'S TEXT IS NOT THERE ANY MORE: mend this table"
-    : answer === undefined
+  const verdict =
+    answer === undefined
       ? `NO ANSWER ${stderr.slice(0, 200)}`
       : answer.found === ""
         ? `${sound ? "nothing" : "NOTHING"}, in ${answer.seed} seeds`
         : `${answer.known ? "regression" : "seed"} ${answer.seed}: ${answer.found.slice(0, 120)}`;
-  if (!applied || answer === undefined || (answer.found === "") !== sound) missed++;
+  if (answer === undefined || (answer.found === "") !== sound) missed++;
   console.log(`${tier.padEnd(5)} | ${name.padEnd(37)} | ${verdict}`);
 }
 process.exitCode = missed === 0 ? 0 : 1;
