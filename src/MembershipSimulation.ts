@@ -338,6 +338,8 @@ class PureNode {
   /** Who asks is answered at once, if it was not within the last second. */
   private judgeAnswer(event: Event, actions: ReadonlyArray<Action>): void {
     if (event._tag !== "Received" && event._tag !== "GetDone") return;
+    // most datagrams: nothing is asked and nothing is said
+    if (event._tag === "Received" && actions.length === 0 && !event.announcement.remarks.ask) return;
     const { nowMs } = this.fleet.agenda;
     const peer = event._tag === "Received" ? event.source : event.address;
     const told = actions.some((action) => action._tag === "Announce");
