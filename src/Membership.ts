@@ -113,8 +113,8 @@ export interface Peer {
   readonly left: boolean;
   /** Its program's version as it says; undefined of the existing program, and until its first datagram. */
   readonly version: string | undefined;
-  /** Our clock less its clock at its last datagram, ms (the way's time is in it); undefined until then. */
-  readonly offsetMs: number | undefined;
+  /** Our clock less its clock at its last datagram, ms (the way's time is in it); NaN until then. */
+  readonly offsetMs: number;
 }
 
 /** Something that is wrong now. */
@@ -178,6 +178,8 @@ export class Membership {
   private lastTimeNs = 0n;
   private sleptMs = 0;
   private nowMs = 0;
+  /** As of the last step. */
+  private dueMs = never;
   private listedOnce = false;
   private isSettled = false;
   private announceMs = never;
@@ -194,7 +196,6 @@ export class Membership {
   };
   private list = { dueMs: never, running: false, startedMs: -never, failures: 0 };
   private out: Array<Action> = [];
-  private readonly replayNs: bigint;
   private readonly futureNs: bigint;
 
   /** `random` gives numbers in [0, 1); seeded in tests and simulation. */
@@ -203,7 +204,6 @@ export class Membership {
     private readonly settings: Settings,
     private readonly random: () => number,
   ) {
-    this.replayNs = msToNs(settings.replayMs);
     this.futureNs = msToNs(settings.futureMs);
   }
 
@@ -250,16 +250,16 @@ export class Membership {
 
   /** When `Woken` is due, monotonic ms. */
   get deadlineMs(): number {
-    return (
-      this.sleptMs +
-      Math.min(
-        this.announceMs,
-        this.settleMs,
-        this.put.running ? never : this.put.dueMs,
-        this.list.running ? never : this.list.dueMs,
-        this.timers.due,
-      )
-    );
+    return this.sleptMs + this.dueMs;
+  }
+
+  /** `deadlineMs` on the clock that does not count sleep. */
+  private nextDueMs(): number {
+    let dueMs = this.announceMs;
+    if (this.settleMs < dueMs) dueMs = this.settleMs;
+    if (!this.put.running && this.put.dueMs < dueMs) dueMs = this.put.dueMs;
+    if (!this.list.running && this.list.dueMs < dueMs) dueMs = this.list.dueMs;
+    return Math.min(dueMs, this.timers.due);
   }
 
   /** The features last accepted from an address: see `Packet.KnownFeatures`. */
@@ -313,6 +313,7 @@ export class Membership {
         this.withdrawn(now);
         break;
     }
+    this.dueMs = this.nextDueMs();
     if (this.out.length === 0) return nothing;
     const out = this.out;
     this.out = [];
@@ -323,7 +324,8 @@ export class Membership {
    * The monotonic clock less the time that this process did not run (SIGSTOP, a frozen machine): peers could not be
    * heard then, so it is no silence of theirs. Whoever slept past a deadline speaks up and looks around first.
    */
-  private awake({ wallNs, monoMs }: Instant): Instant {
+  private awake(instant: Instant): Instant {
+    const { wallNs, monoMs } = instant;
     const lateMs = monoMs - this.deadlineMs;
     if (lateMs > asleepMs) {
       this.sleptMs += lateMs;
@@ -332,7 +334,7 @@ export class Membership {
       if (this.put.dueMs !== never) this.put.dueMs = dueMs;
       if (this.list.dueMs !== never) this.list.dueMs = dueMs;
     }
-    return this.sleptMs === 0 ? { wallNs, monoMs } : { wallNs, monoMs: monoMs - this.sleptMs };
+    return this.sleptMs === 0 ? instant : { wallNs, monoMs: monoMs - this.sleptMs };
   }
 
   // --- own features -------------------------------------------------------------------------------------------------
@@ -417,8 +419,10 @@ export class Membership {
       if (own === undefined || !Address.mayBePeer(own, this.address)) return this.drop("address", source);
     }
     const ageNs = now.wallNs - announcement.timeNs;
-    const tooOld = ageNs > this.replayNs;
-    if (tooOld || this.isAhead(announcement.timeNs, now)) {
+    // as a number it is exact for a hundred days, and needs no new BigInt to be compared
+    const ageMs = Number(ageNs) / 1e6;
+    const tooOld = ageMs > this.settings.replayMs;
+    if (tooOld || ageMs < -this.settings.futureMs) {
       // an old one from a peer whose newer news is known is a straggler, not a wrong clock
       if ((peer === undefined || announcement.timeNs > peer.timeNs) && this.isOffAgain(source, now)) {
         this.condition(
@@ -443,7 +447,7 @@ export class Membership {
     peer.from = "udp";
     peer.version = remarks.version;
     peer.left = remarks.leaving;
-    peer.offsetMs = Number(ageNs) / 1e6;
+    peer.offsetMs = ageMs;
     // its timer is set for the next look into the registry, minutes away
     if (peer.silent) this.schedule(peer, now.monoMs + this.settings.silentMs);
     this.setSilent(peer, false);
@@ -493,7 +497,7 @@ export class Membership {
       timer: 0,
       left: false,
       version: undefined,
-      offsetMs: undefined,
+      offsetMs: Number.NaN,
       answeredMs: now.monoMs,
     };
     this.known.set(address, peer);

@@ -234,7 +234,7 @@ export class NodeView {
     const { membership, instant } = this.attached;
     const { monoMs, wallNs } = instant();
     const unixMs = Number(wallNs / 1_000n) / 1_000;
-    const heard = peer.offsetMs !== undefined;
+    const heard = !Number.isNaN(peer.offsetMs);
     return {
       address: peer.address,
       state,
@@ -245,7 +245,7 @@ export class NodeView {
       heardAtMs: unixMs - membership.ageMs(peer.heardMs, monoMs),
       datagramAtMs: heard ? unixMs - membership.ageMs(peer.udpMs, monoMs) : undefined,
       announcedAtNs: peer.timeNs,
-      clockOffsetMs: peer.offsetMs,
+      clockOffsetMs: heard ? peer.offsetMs : undefined,
     };
   }
 
@@ -297,7 +297,7 @@ export class NodeView {
         return Array.from(membership.peers.values(), (peer) => {
           const heardMs = membership.ageMs(peer.udpMs, monoMs);
           const afterMs = monoMs - askedMs - heardMs;
-          const heard = peer.offsetMs !== undefined;
+          const heard = !Number.isNaN(peer.offsetMs);
           return {
             address: peer.address,
             afterMs: heard && afterMs >= 0 ? afterMs : undefined,
