@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Layer from "effect/Layer";
 import * as Option from "effect/Option";
+import { breathe } from "./DirectoryHints.js";
 import { Metrics } from "./Metrics.js";
 import * as S3Client from "./S3Client.js";
 
@@ -207,6 +208,8 @@ export interface DirectoryOptions {
   readonly directory: string;
   /** For one operation, so that a mount whose server is gone holds nobody up. Defaults to 30 seconds. */
   readonly timeout?: Duration.DurationInput;
+  /** Whether no lost server can make its file system hang. Defaults to what the file system's type tells. */
+  readonly local?: boolean;
 }
 
 /** Age at which another writer's temporary file is a crashed one's. Writing one takes milliseconds. */
@@ -251,6 +254,15 @@ const readBytes = async (fd: number, size: number): Promise<Buffer> => {
   return bytes.subarray(0, length);
 };
 
+/**
+ * File systems of this machine's own disks and memory, which no lost server can hold up: objects in them are read
+ * without a thread's help, ten times as fast. Source: Linux, include/uapi/linux/magic.h (ext, XFS, Btrfs, F2FS, tmpfs).
+ */
+const localTypes: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x01021994]);
+
+/** Such reads in a row; then the event loop has its turn. */
+const readBatch = 16;
+
 /** Content alone would need a read of each file at each list; a file that replaces another has its own inode number. */
 const etagOf = ({ ino, size, mtimeNs }: fs.BigIntStats): string => `${ino}-${size}-${mtimeNs}`;
 
@@ -264,6 +276,9 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
 
     // made once only: a directory that goes later may be a lost mount, which must not pass for an empty registry
     let made = false;
+    /** Whether it is on one of `localTypes`. */
+    let local = false;
+    let readsInRow = 0;
     let swept = false;
     let running = 0;
     /** The file system's clock minus ours: on a shared mount it is another host's. */
@@ -290,6 +305,8 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
     const makeOnce = async () => {
       if (made) return;
       await makeAll(directory);
+      const { type } = await file<fs.StatsFs>((done) => fs.statfs(directory, done));
+      local = options.local ?? localTypes.has(type >>> 0);
       made = true;
     };
 
@@ -385,6 +402,9 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
       return { entries, nowMs };
     };
 
+    const objectOf = (bytes: Buffer, stats: fs.BigIntStats) =>
+      Option.some({ bytes, lastModifiedMs: Number(stats.mtimeMs), etag: etagOf(stats), nowMs: now() });
+
     const get = async (name: string) => {
       const fd = await file<number>((done) => fs.open(path.join(directory, name), openFlags, done)).catch(
         unless("ENOENT", "ELOOP", "ENXIO"),
@@ -394,17 +414,33 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
         const stats = await file<fs.BigIntStats>((done) => fs.fstat(fd, { bigint: true }, done));
         if (!stats.isFile()) return Option.none();
         if (stats.size > maxObjectBytes) return "TooLarge";
-        const bytes = await readBytes(fd, Number(stats.size));
-        return Option.some({
-          bytes,
-          lastModifiedMs: Number(stats.mtimeMs),
-          etag: etagOf(stats),
-          nowMs: now(),
-        });
+        return objectOf(await readBytes(fd, Number(stats.size)), stats);
       } finally {
         await file((done) => fs.close(fd, done));
       }
     };
+
+    /** `get` in one go. */
+    const getNow = (name: string) => {
+      let fd: number | undefined;
+      try {
+        fd = fs.openSync(path.join(directory, name), openFlags);
+        const stats = fs.fstatSync(fd, { bigint: true });
+        if (!stats.isFile()) return Option.none();
+        if (stats.size > maxObjectBytes) return "TooLarge";
+        const bytes = Buffer.allocUnsafe(Number(stats.size));
+        return objectOf(bytes.subarray(0, fs.readSync(fd, bytes, 0, bytes.length, 0)), stats);
+      } catch (error) {
+        unless("ENOENT", "ELOOP", "ENXIO")(error as NodeJS.ErrnoException);
+        return Option.none();
+      } finally {
+        if (fd !== undefined) fs.closeSync(fd);
+      }
+    };
+    const getLocal = (name: string) =>
+      Effect.try({ try: () => getNow(name), catch: (cause): Failure => ({ reason: "Storage", cause }) }).pipe(
+        Effect.zipLeft(Effect.suspend(() => (++readsInRow % readBatch === 0 ? breathe : Effect.void))),
+      );
 
     return {
       description: `${directory}/`,
@@ -418,7 +454,7 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
       list: run(list),
       get: (name) =>
         Effect.flatMap(
-          run(() => get(name)),
+          Effect.suspend(() => (local ? getLocal(name) : run(() => get(name)))),
           (found) => (found === "TooLarge" ? Effect.fail<Failure>({ reason: found }) : Effect.succeed(found)),
         ),
       remove: (name) => run(() => unlink(path.join(directory, name)).catch(unless("ENOENT"))),
