@@ -69,10 +69,11 @@ const readBatch = 64;
 /** In-place writes leave the directory's stat alone: without a watch, only the files' own stats tell of them. */
 const statAllEveryMs = 5000;
 /**
- * A look of t ms that found news is followed by a rest of 4 t: a burst costs a fifth of a core, and is few snapshots.
- * After a quiet time 20 ms of rest are forgone: one look that was held up (garbage, a busy machine) delays no change.
+ * A look of t ms that found news is followed by a rest of 4 t, at least 5 ms: a burst costs a fifth of a core, and is at
+ * most 200 snapshots a second. After a quiet time 20 ms of rest are forgone: one look that was held up (garbage, a busy machine) delays no change.
  */
 const restFactor = 4;
+const minRestMs = 5;
 const maxRestMs = 50;
 const forgoneMs = 20;
 const never = Number.POSITIVE_INFINITY;
@@ -378,7 +379,8 @@ const watchDirectory = Effect.fnUntraced(function* (
 
   const rest = (start: number) => {
     const time = now();
-    if (stirred) restUntil = Math.max(restUntil, time - forgoneMs) + Math.min(maxRestMs, restFactor * (time - start));
+    const restMs = Math.min(maxRestMs, Math.max(minRestMs, restFactor * (time - start)));
+    if (stirred) restUntil = Math.max(restUntil, time - forgoneMs) + restMs;
     stirred = false;
   };
 
