@@ -12,7 +12,5 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 300_000,
     fileParallelism: false,
-    // the real fleet lives by the clock of a machine that may pause: a scenario that fails is played once more
-    retry: chosen === long.fleet ? 1 : 0,
   },
 });

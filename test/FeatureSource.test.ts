@@ -591,6 +591,22 @@ describe("a feature directory, watched", () => {
     }),
   );
 
+  it.scopedLive(
+    "a file that is replaced all the time is at most a snapshot each 5 ms too, however short a look is",
+    () =>
+      Effect.gen(function* () {
+        const source = yield* live();
+        yield* source.until("{}");
+        const startMs = performance.now();
+        for (let n = 0; n < 400; n++) {
+          source.put("a", String(n));
+          yield* Effect.sleep(1);
+        }
+        yield* source.until('{"a":399}');
+        assert.isAtMost((yield* source.seen).length, 1 + 20 / 5 + Math.ceil((performance.now() - startMs) / 5));
+      }),
+  );
+
   it.scopedLive("one change is handed over in the turn of its event, and the stream does not repeat it", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryDirectory;
