@@ -92,13 +92,40 @@ const shared = (name: FeatureName): FeatureName => {
 /** Of the set that is being read: where each value starts and ends, and whether it is not canonical. */
 const bounds = new Int32Array(3 * (maxFeatures + 2));
 
+/** Expects the names of a set that is known, in its order: most sets differ little from the one before. */
+class Expected {
+  private readonly names: IterableIterator<FeatureName>;
+  private next: FeatureName | undefined;
+
+  constructor(private readonly known: FeatureSet) {
+    this.names = known.entries.keys();
+    this.next = this.names.next().value;
+  }
+
+  /** The expected name, if it is what stands at `from`, and ends there with a quote. */
+  take(scanner: Json.Scanner, from: number, to: number): FeatureName | undefined {
+    const { next } = this;
+    if (next === undefined || next.length !== to - from || !scanner.isWord(next, from)) return undefined;
+    this.next = this.names.next().value;
+    return next;
+  }
+
+  /** Another name stood there: what comes may be what follows it in the known set. */
+  missed(name: FeatureName): void {
+    if (!this.known.entries.has(name)) return;
+    while (this.next !== undefined && this.next !== name) this.next = this.names.next().value;
+    this.next = this.names.next().value;
+  }
+}
+
 /**
  * Reads the JSON object at `scanner.at` as a feature set, and moves past it. A member with a bad name is refused alone;
  * a fault refuses the whole. Values are slices of one copy of the object's text, so the document is not kept alive.
+ * `known`: a set that it may resemble, which makes it faster.
  */
-export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "too-many" => {
-  const { text: whole } = scanner;
+export const scanSet = (scanner: Json.Scanner, known = empty): ParsedSet | Json.JsonFault | "too-many" => {
   const start = scanner.at;
+  const expected = new Expected(known);
   const found: Array<FeatureName> = [];
   const refused: Array<string> = [];
   let members = 0;
@@ -108,17 +135,21 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
     const from = scanner.at;
     scanner.loose = false;
     if (!scanner.skipValue()) return false;
-    let name = whole.slice(keyAt + 1, keyEnd - 1);
-    if (name.includes("\\")) name = Json.unquote(whole.slice(keyAt, keyEnd));
-    if (isFeatureName(name)) {
-      if (found.length <= maxFeatures) {
-        const at = 3 * found.push(shared(name));
-        bounds[at] = from;
-        bounds[at + 1] = scanner.at;
-        bounds[at + 2] = scanner.loose ? 1 : 0;
+    let name = expected.take(scanner, keyAt + 1, keyEnd - 1);
+    if (name === undefined) {
+      const read = Json.unquote(scanner.slice(keyAt, keyEnd));
+      if (!isFeatureName(read)) {
+        if (refused.length < 8) refused.push(read.slice(0, 64));
+        return true;
       }
-    } else if (refused.length < 8) {
-      refused.push(name.slice(0, 64));
+      name = shared(read);
+      expected.missed(name);
+    }
+    if (found.length <= maxFeatures) {
+      const at = 3 * found.push(name);
+      bounds[at] = from;
+      bounds[at + 1] = scanner.at;
+      bounds[at + 2] = scanner.loose ? 1 : 0;
     }
     return true;
   });
@@ -126,25 +157,25 @@ export const scanSet = (scanner: Json.Scanner): ParsedSet | Json.JsonFault | "to
   if (!ok) return scanner.fault();
   if (found.length > maxFeatures) return "too-many";
   if (members === 0) return { set: empty, refused };
-  const text = Buffer.from(whole.slice(start, scanner.at)).toString();
+  const own = scanner.copy(start, scanner.at);
   const entries = new Map<FeatureName, FeatureValue>();
   let at = 3;
   for (const name of found) {
-    const raw = text.slice(bounds[at]! - start, bounds[at + 1]! - start);
+    const raw = own.slice(bounds[at]! - start, bounds[at + 1]! - start);
     entries.set(name, FeatureValue(bounds[at + 2] === 1 ? Json.canonical(raw) : raw));
     at += 3;
   }
-  return { set: { text, entries }, refused };
+  return { set: { text: own.text, entries }, refused };
 };
 
 /** Reads a JSON object text (`-features`, an S3 object's `features`). */
 export const parseSet = (text: string): ParsedSet | Json.JsonFault | "too-many" => {
-  const scanner = new Json.Scanner(text);
+  const scanner = Json.Scanner.of(text);
   scanner.skipSpace();
   const parsed = scanSet(scanner);
   if (parsed === "too-many" || Json.isFault(parsed)) return parsed;
   scanner.skipSpace();
-  return scanner.at === text.length ? parsed : scanner.fault();
+  return scanner.atEnd ? parsed : scanner.fault();
 };
 
 /** What one host offers, by name. */

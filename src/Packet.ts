@@ -172,6 +172,20 @@ const storedIn = (deflated: Buffer): Buffer | undefined => {
     : undefined;
 };
 
+const inflate = (deflated: Buffer): Buffer | PacketFault => {
+  const ready = storedIn(deflated);
+  if (ready !== undefined) return ready;
+  try {
+    return inflateRawSync(deflated, {
+      dictionary,
+      maxOutputLength: maxInflatedBytes,
+      chunkSize: Math.max(leastChunkBytes, 4 * deflated.length),
+    });
+  } catch (error) {
+    return error instanceof RangeError ? "too-large" : "bad-deflate";
+  }
+};
+
 /** Makes the datagram of an announcement. */
 export const encode = (key: Key, announcement: Saying & { readonly address: Address }): Buffer => {
   const deflated = compress(announcementText(announcement));
@@ -239,8 +253,8 @@ const remarksOf = (tail: string): Remarks | undefined => {
   return remarks;
 };
 
-const parseAnnouncement = (text: string): Announcement | PacketFault => {
-  const scanner = new Json.Scanner(text);
+const parseAnnouncement = (bytes: Buffer, text: string, known: KnownFeatures): Announcement | PacketFault => {
+  const scanner = new Json.Scanner(bytes, text);
   let address = "";
   let timeNs = 0n;
   let parsed: Feature.ParsedSet = { set: Feature.empty, refused: none };
@@ -252,10 +266,12 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   let mistyped = false;
   scanner.skipSpace();
   const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
-    const key = text.slice(keyAt, keyEnd);
+    const key = scanner.slice(keyAt, keyEnd);
     const from = scanner.at;
-    if (key === '"features"' && text.charCodeAt(from) === 123) {
-      const set = Feature.scanSet(scanner);
+    const isObject = scanner.next === 123;
+    const isString = scanner.next === 34;
+    if (key === '"features"' && isObject) {
+      const set = Feature.scanSet(scanner, known(address));
       if (set === "too-many") tooMany = true;
       if (set === "too-many" || Json.isFault(set)) return false;
       parsed = set;
@@ -264,29 +280,29 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
     if (!scanner.skipValue()) return false;
     switch (key) {
       case '"ip_addr"':
-        if (text.charCodeAt(from) === 34) address = Json.unquote(text.slice(from, scanner.at));
+        if (isString) address = Json.unquote(scanner.slice(from, scanner.at));
         else mistyped = true;
         break;
       case '"time_ns"': {
         // an int64: at most 19 digits; the exact range does not matter, the replay window is far narrower
-        const number = text.slice(from, scanner.at);
+        const number = scanner.slice(from, scanner.at);
         if (/^-?\d{1,19}$/.test(number)) timeNs = BigInt(number);
         else mistyped = true;
         break;
       }
       case '"features"':
-        if (text.startsWith("null", from)) parsed = { set: Feature.empty, refused: none };
+        if (scanner.isWord("null", from)) parsed = { set: Feature.empty, refused: none };
         else mistyped = true;
         break;
       // ours: what we do not understand of them is ignored, as other programs do
       case '"version"':
-        version = copy(/^"([\w.+-]{1,32})"$/.exec(text.slice(from, Math.min(scanner.at, from + maxTail)))?.[1]);
+        version = copy(/^"([\w.+-]{1,32})"$/.exec(scanner.slice(from, Math.min(scanner.at, from + maxTail)))?.[1]);
         break;
       case '"ask"':
-        ask = text.startsWith("true", from);
+        ask = scanner.isWord("true", from);
         break;
       case '"leaving"':
-        leaving = text.startsWith("true", from);
+        leaving = scanner.isWord("true", from);
         break;
     }
     return true;
@@ -294,7 +310,7 @@ const parseAnnouncement = (text: string): Announcement | PacketFault => {
   if (tooMany) return "too-many-features";
   if (!ok) return scanner.tooDeep ? "too-deep" : "bad-json";
   scanner.skipSpace();
-  if (scanner.at !== text.length || mistyped || address === "") return "bad-json";
+  if (!scanner.atEnd || mistyped || address === "") return "bad-json";
   const remarks = version === undefined && !ask && !leaving ? noRemarks : { version, ask, leaving };
   return { address, timeNs, features: parsed.set, refused: parsed.refused, remarks };
 };
@@ -323,19 +339,8 @@ export const decode = (keyring: Keyring, bytes: Buffer, known: KnownFeatures): A
   if (bytes.length < leastBytes) return "too-short";
   const refused = verified(keyring, bytes);
   if (refused !== undefined) return refused;
-  const deflated = bytes.subarray(1, bytes.length - macBytes);
-  let text: string;
-  try {
-    text = (
-      storedIn(deflated) ??
-      inflateRawSync(deflated, {
-        dictionary,
-        maxOutputLength: maxInflatedBytes,
-        chunkSize: Math.max(leastChunkBytes, 4 * deflated.length),
-      })
-    ).toString();
-  } catch (error) {
-    return error instanceof RangeError ? "too-large" : "bad-deflate";
-  }
-  return scanUnchanged(text, known) ?? parseAnnouncement(text);
+  const inflated = inflate(bytes.subarray(1, bytes.length - macBytes));
+  if (typeof inflated === "string") return inflated;
+  const text = inflated.toString();
+  return scanUnchanged(text, known) ?? parseAnnouncement(inflated, text, known);
 };

@@ -22,14 +22,14 @@ export const encode = (features: Feature.FeatureSet, timeNs: bigint): string => 
 
 /** Reads a body; undefined when it is no node's object. Unknown members are ignored. */
 export const decode = (body: string): RegistryContent | undefined => {
-  const scanner = new Json.Scanner(body);
+  const scanner = Json.Scanner.of(body);
   let timeNs: bigint | undefined;
   let parsed: Feature.ParsedSet = { set: Feature.empty, refused: [] };
   scanner.skipSpace();
   const ok = scanner.skipMembers(-1, (keyAt, keyEnd) => {
-    const key = body.slice(keyAt, keyEnd);
+    const key = scanner.slice(keyAt, keyEnd);
     const from = scanner.at;
-    if (key === '"features"' && body.charCodeAt(from) === 123) {
+    if (key === '"features"' && scanner.next === 123) {
       const set = Feature.scanSet(scanner);
       if (set === "too-many" || Json.isFault(set)) return false;
       parsed = set;
@@ -38,16 +38,16 @@ export const decode = (body: string): RegistryContent | undefined => {
     if (!scanner.skipValue()) return false;
     if (key === '"features"') {
       parsed = { set: Feature.empty, refused: [] };
-      return body.startsWith("null", from);
+      return scanner.isWord("null", from);
     }
     if (key === '"time_ns"') {
-      const number = body.slice(from, scanner.at);
+      const number = scanner.slice(from, scanner.at);
       if (!/^\d{1,19}$/.test(number)) return false;
       timeNs = BigInt(number);
     }
     return true;
   });
   scanner.skipSpace();
-  if (!ok || scanner.at !== body.length) return undefined;
+  if (!ok || !scanner.atEnd) return undefined;
   return { features: parsed.set, timeNs, refused: parsed.refused };
 };

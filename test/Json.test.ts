@@ -57,6 +57,9 @@ describe("Json.compact", () => {
     assert.deepStrictEqual(Json.compact('{"a":}'), { _tag: "JsonFault", offset: 5, reason: "syntax" });
     assert.deepStrictEqual(Json.compact("01"), { _tag: "JsonFault", offset: 1, reason: "syntax" });
     assert.deepStrictEqual(Json.compact(""), { _tag: "JsonFault", offset: 0, reason: "syntax" });
+    // in characters, whatever they are in UTF-8
+    assert.deepStrictEqual(Json.compact('{"ä€😀":}'), { _tag: "JsonFault", offset: 8, reason: "syntax" });
+    assert.deepStrictEqual(Json.compact('"\\u12'), { _tag: "JsonFault", offset: 5, reason: "syntax" });
   });
 
   it("accepts 64 levels and no more", () => {

@@ -142,6 +142,30 @@ describe("Packet", () => {
     );
   });
 
+  it("reads features the same whatever set is known", () => {
+    const fewer = (set: Feature.FeatureSet, bits: number) =>
+      Feature.fromEntries([...set.entries].filter((_, i) => ((bits >> (i % 31)) & 1) === 0));
+    fc.assert(
+      fc.property(featureSet, featureSet, fc.nat(), fc.nat(), (a, b, gone, added) => {
+        const both = Feature.fromEntries([...a.entries, ...b.entries]);
+        const features = fewer(both, gone);
+        for (const known of [both, fewer(both, added), a, Feature.empty]) {
+          const bytes = Packet.encode(keyring.sign, { address: "127.1.2.3" as Address.Address, timeNs: 5n, features });
+          const set = accepted(Packet.decode(keyring, bytes, () => known)).features;
+          assert.deepStrictEqual([...set.entries], [...features.entries]);
+          assert.strictEqual(set.text, features.text);
+        }
+      }),
+    );
+    // what is expected is met in another order, twice, in another spelling, and as the head of another name
+    const entries = ["a", "b", "c", "d"].map((name) => [name, "1"] as [Feature.FeatureName, Feature.FeatureValue]);
+    const known = Feature.fromEntries(entries);
+    const json =
+      '{"ip_addr":"127.1.2.3","time_ns":5,"features":{"b":1,"a":2,"ab":3,"\\u0063":4,"d":5,"d":6,"e":"é€😀","f":7}}';
+    const { features } = accepted(Packet.decode(keyring, signed(json), () => known));
+    assert.deepStrictEqual(plain(features), { b: "1", a: "2", ab: "3", c: "4", d: "6", e: '"é€😀"', f: "7" });
+  });
+
   it("carries our remarks on the short way and on the general one, and none where there are none", () => {
     const features = Feature.fromEntries([["a" as Feature.FeatureName, Feature.FeatureValue("true")]]);
     const said = { address: Address.parse("10.0.0.1")!, timeNs: 1_795_340_768_365_147_230n };

@@ -64,13 +64,13 @@ const Stats = Schema.Struct({
 
 /** The exact text of a member of an object. */
 export const memberText = (text: string, name: string): string | undefined => {
-  const scanner = new Json.Scanner(text);
+  const scanner = Json.Scanner.of(text);
   let found: string | undefined;
   scanner.skipSpace();
   scanner.skipMembers(-1, (keyAt, keyEnd) => {
     const from = scanner.at;
     if (!scanner.skipValue()) return false;
-    if (text.slice(keyAt, keyEnd) === `"${name}"`) found = text.slice(from, scanner.at);
+    if (scanner.slice(keyAt, keyEnd) === `"${name}"`) found = scanner.slice(from, scanner.at);
     return true;
   });
   return found;

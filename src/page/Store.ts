@@ -88,15 +88,15 @@ export const chartSeconds = 120;
 /** The members of an object, each value as its exact text. */
 const members = (json: string): ReadonlyArray<readonly [string, string]> => {
   const found: Array<readonly [string, string]> = [];
-  const scanner = new Scanner(json, 0, maxDepth + 8);
+  const scanner = Scanner.of(json, maxDepth + 8);
   scanner.skipSpace();
   const whole = scanner.skipMembers(0, (keyAt, keyEnd) => {
     const from = scanner.at;
     if (!scanner.skipValue(1)) return false;
-    found.push([unquote(json.slice(keyAt, keyEnd)), json.slice(from, scanner.at)]);
+    found.push([unquote(scanner.slice(keyAt, keyEnd)), scanner.slice(from, scanner.at)]);
     return true;
   });
-  if (!whole) throw new SyntaxError(`an event that is no JSON object, at ${scanner.at}`);
+  if (!whole) throw new SyntaxError(`an event that is no JSON object, at ${scanner.fault().offset}`);
   return found;
 };
 

@@ -55,7 +55,7 @@ const stages = async (bench) => {
         inflate: each(() => inflateRawSync(deflated, { dictionary })),
         parse: each(() => JSON.parse(text.toString())),
         scan: each(() => {
-          const scanner = new Json.Scanner(text.toString());
+          const scanner = new Json.Scanner(text, text.toString());
           scanner.skipMembers(-1, (from, to) =>
             to - from === 10 ? typeof Feature.scanSet(scanner) === "object" : scanner.skipValue(),
           );
