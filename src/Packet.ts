@@ -4,7 +4,7 @@
  */
 import * as crypto from "node:crypto";
 import { createHash, createHmac, type KeyObject, timingSafeEqual } from "node:crypto";
-import { deflateRawSync, inflateRawSync } from "node:zlib";
+import { constants, createInflateRaw, deflateRawSync, inflateRawSync } from "node:zlib";
 import type { Address } from "./Address.js";
 import * as Feature from "./Feature.js";
 import * as Json from "./Json.js";
@@ -172,8 +172,53 @@ const storedIn = (deflated: Buffer): Buffer | undefined => {
     : undefined;
 };
 
+/** What is behind Node's `InflateRaw`, which has no public call that inflates at once and can be repeated. */
+interface InflateInside {
+  readonly destroyed: boolean;
+  readonly _handle: {
+    readonly reset: () => void;
+    readonly writeSync: (
+      flush: number,
+      from: Buffer,
+      at: number,
+      size: number,
+      to: Buffer,
+      toAt: number,
+      room: number,
+    ) => void;
+  };
+  /** After a write: bytes of room that are left, bytes of input that are left. */
+  readonly _writeState: Uint32Array;
+}
+
+/** The major version of Node whose inside was looked at: in any other, each inflation makes a stream of its own. */
+const knownInside = process.versions.node.startsWith("20.");
+
+/** What a datagram inflates to, until the next one is. A larger one goes the general way. */
+const room = knownInside ? Buffer.allocUnsafeSlow(16 * 1024) : Buffer.alloc(0);
+
+let inside: InflateInside | undefined;
+
+/**
+ * Inflates with one stream for all: to make one for each datagram, and memory for what comes out, is half of the cost
+ * (7.4 us; so 4.0). Undefined: go the general way, for bad input too; a stream that met some is closed for good.
+ */
+const inflateAgain = (deflated: Buffer): Buffer | undefined => {
+  if (!knownInside) return undefined;
+  if (inside === undefined || inside.destroyed) {
+    const stream = createInflateRaw({ dictionary, chunkSize: constants.Z_MIN_CHUNK });
+    // told by `destroyed`
+    stream.on("error", () => {});
+    inside = stream as unknown as InflateInside;
+  }
+  const { _handle: handle, _writeState: left } = inside;
+  handle.reset();
+  handle.writeSync(constants.Z_FINISH, deflated, 0, deflated.length, room, 0, room.length);
+  return inside.destroyed || left[0] === 0 ? undefined : room.subarray(0, room.length - left[0]!);
+};
+
 const inflate = (deflated: Buffer): Buffer | PacketFault => {
-  const ready = storedIn(deflated);
+  const ready = storedIn(deflated) ?? inflateAgain(deflated);
   if (ready !== undefined) return ready;
   try {
     return inflateRawSync(deflated, {

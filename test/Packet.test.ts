@@ -166,6 +166,34 @@ describe("Packet", () => {
     assert.deepStrictEqual(plain(features), { b: "1", a: "2", ab: "3", c: "4", d: "6", e: '"é€😀"', f: "7" });
   });
 
+  it("inflates each datagram by itself, after whatever came before", () => {
+    const read = (bytes: Buffer) => {
+      const decoded = Packet.decode(keyring, bytes, unknown);
+      return Packet.isPacketFault(decoded) ? decoded : decoded.features.text;
+    };
+    const says = (features: string) => signed(`{"ip_addr":"127.1.2.3","time_ns":5,"features":${features}}`);
+    const sign = (body: Buffer) => {
+      const whole = Buffer.concat([Buffer.of(0), body]);
+      return Buffer.concat([whole, createHmac("sha1", "swordfish").update(whole).digest()]);
+    };
+    const small = '{"a":{"port":1},"b":{"port":1},"c":{"port":1}}';
+    const large = `{"a":"${randomBytes(20_000).toString("hex")}"}`;
+    const deflated = deflateRawSync(`{"ip_addr":"127.1.2.3","time_ns":5,"features":${small}}`, { dictionary });
+    const cases: ReadonlyArray<readonly [Buffer, string]> = [
+      [says(small), small],
+      [says(large), large],
+      [sign(deflated.subarray(0, -5)), "bad-deflate"],
+      [sign(Buffer.alloc(50, 0xff)), "bad-deflate"],
+      [sign(Buffer.concat([deflated, Buffer.from("junk")])), small],
+      [signed(" ".repeat(Packet.maxInflatedBytes + 1)), "too-large"],
+    ];
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom(...cases), { minLength: 1, maxLength: 12 }), (sequence) => {
+        for (const [bytes, expected] of sequence) assert.strictEqual(read(bytes), expected);
+      }),
+    );
+  });
+
   it("carries our remarks on the short way and on the general one, and none where there are none", () => {
     const features = Feature.fromEntries([["a" as Feature.FeatureName, Feature.FeatureValue("true")]]);
     const said = { address: Address.parse("10.0.0.1")!, timeNs: 1_795_340_768_365_147_230n };
