@@ -95,6 +95,7 @@ const temporary = ".tmp/nameq";
 /** Stands for the content of a file that was found and not read yet. */
 const found = Symbol("found");
 
+/** A host that the writer may have something to do for. */
 interface Host {
   wish: HostFeatures;
   /** Whether found files may be changed and removed. */
@@ -151,7 +152,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     // monotonic: a clock that is set must not end a directory's ten minutes
     const now = nudge.monotonicMs;
 
-    const hosts = new Map<Address.Address, Host>();
+    /** A host whose wish stands on disk, and nothing else of it, is that wish alone: 100 bytes less for each. */
+    const hosts = new Map<Address.Address, Host | HostFeatures>();
     const directories = new Map<FeatureName, Directory>();
     /** Since when a directory has none of our files: the oldest first. */
     const empty = new Map<FeatureName, number>();
@@ -186,18 +188,23 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       nudge.ring();
     };
 
-    const newHost = (address: Address.Address): Host => {
+    const newHost = (address: Address.Address, firm = settled, standing = nothing): Host => {
       const host: Host = {
-        wish: nothing,
-        firm: settled,
+        wish: standing,
+        firm,
         revision: 0,
-        shown: nothing,
+        shown: standing,
         ownsShown: false,
         failures: 0,
         notBeforeMs: 0,
       };
       hosts.set(address, host);
       return host;
+    };
+
+    const hostOf = (address: Address.Address): Host | undefined => {
+      const host = hosts.get(address);
+      return host === undefined || "wish" in host ? host : newHost(address, true, host);
     };
 
     const shownOf = (host: Host): Map<FeatureName, FeatureValue | typeof found> => {
@@ -258,7 +265,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       for (const entry of files.list(`features/${name}`)) {
         const address = entry.kind === "file" ? Address.parse(entry.name) : undefined;
         if (address === undefined || address !== entry.name) continue;
-        const host = hosts.get(address) ?? newHost(address);
+        const host = hostOf(address) ?? newHost(address);
         shownOf(host).set(name, found);
         directory.files++;
         if (host.firm) touch(address, host);
@@ -372,9 +379,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       if (wish.size === 0 && host.shown.size === 0) {
         hosts.delete(address);
       } else if (firm) {
-        // all of the wish stands, and nothing else
-        host.shown = wish;
-        host.ownsShown = false;
+        hosts.set(address, wish);
       }
     }
 
@@ -399,7 +404,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       const last = lastWish;
       for (const [address, wish] of dirty) {
         if (wish > last) return;
-        const host = hosts.get(address);
+        const host = hostOf(address);
         if (host === undefined || host.notBeforeMs > startMs) continue;
         yield* reconcile(address, host, retryAtMs);
         if (lookNow) return;
@@ -443,9 +448,10 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         directories.delete(name);
         empty.delete(name);
       }
-      for (const [address, host] of hosts) {
-        for (const name of host.shown.keys()) {
+      for (const [address, known] of hosts) {
+        for (const name of "wish" in known ? known.shown.keys() : known.keys()) {
           if (directories.has(name)) continue;
+          const host = hostOf(address)!;
           shownOf(host).delete(name);
           touch(address, host);
         }
@@ -546,7 +552,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           dueMs = Math.min(dueMs, sinceMs + emptyForMs);
           break;
         }
-        for (const address of dirty.keys()) dueMs = Math.min(dueMs, hosts.get(address)?.notBeforeMs ?? 0);
+        for (const address of dirty.keys()) dueMs = Math.min(dueMs, hostOf(address)?.notBeforeMs ?? 0);
         if (dueMs <= now()) continue;
         idle = true;
         yield* nudge.wait(dueMs);
@@ -562,7 +568,9 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     return {
       update: (address, features, options) => {
         if (withdrawn) return;
-        const host = hosts.get(address) ?? (features.size === 0 ? undefined : newHost(address));
+        const known = hosts.get(address);
+        if (known === features) return;
+        const host = hostOf(address) ?? (features.size === 0 ? undefined : newHost(address));
         if (host === undefined) return;
         const firm = host.firm || options?.provisional !== true;
         if (host.wish === features && host.firm === firm) return;
@@ -575,7 +583,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         if (settled) return;
         settled = true;
         for (const [address, host] of hosts) {
-          if (host.firm) continue;
+          if (!("wish" in host) || host.firm) continue;
           host.firm = true;
           touch(address, host);
         }
@@ -602,13 +610,14 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       }),
       withdraw: Effect.suspend(() => {
         withdrawn = true;
-        for (const [address, host] of hosts) {
+        for (const address of hosts.keys()) {
+          const host = hostOf(address)!;
           host.wish = nothing;
           host.firm = true;
           touch(address, host);
         }
         const steps = function* () {
-          for (const [address, host] of hosts) yield* reconcile(address, host, () => now() + lastRetryMs);
+          for (const address of hosts.keys()) yield* reconcile(address, hostOf(address)!, () => now() + lastRetryMs);
         };
         return drive(steps());
       }),
