@@ -160,6 +160,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     /** Hosts whose wish may not stand yet, by the number of the first such wish: the oldest first. */
     const dirty = new Map<Address.Address, number>();
     metrics.gauge("tree_hosts_pending", () => dirty.size);
+    const writes = metrics.cell("tree_writes");
     const writeTime = metrics.histogram("tree_write");
     const waiting = new Set<{ readonly for: number; readonly resume: () => void }>();
     /** What fails now, by error code. */
@@ -175,6 +176,9 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     let restUntilMs = 0;
     /** Whether the temporary file may stand there. */
     let leftover = true;
+    /** File operations since the last pause, and how many there may be. */
+    let spent = 0;
+    let limit = batch;
     /** The stamp of `features` when all in it was known. */
     let lookedAt: string | undefined;
 
@@ -213,6 +217,17 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       host.shown = own;
       host.ownsShown = true;
       return own;
+    };
+
+    /** The last value's text: hosts that change together often change to the same. */
+    let lastValue: FeatureValue | undefined;
+    let lastText = "";
+    const textOf = (value: FeatureValue): string => {
+      if (value !== lastValue) {
+        lastText = Feature.fileText(value);
+        lastValue = value;
+      }
+      return lastText;
     };
 
     const fail = (who: string, doing: string, path: string, error: unknown): string => {
@@ -312,7 +327,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       } finally {
         if (leftover) removeTemporary();
       }
-      metrics.add("tree_writes");
+      writes.value++;
       writeTime.observe((now() - startMs) / 1000);
     };
 
@@ -326,12 +341,13 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       }
     };
 
-    /** Brings the files of one host to its wish. Yields what each step cost, in file operations. */
+    /** Brings the files of one host to its wish. Yields when there should be a pause. */
     function* reconcile(address: Address.Address, host: Host, retryAtMs: (failures: number) => number) {
       const { revision, wish, firm } = host;
-      const codes = new Set<string>();
+      let codes = succeeded;
       let againAtMs = Number.POSITIVE_INFINITY;
-      yield (host.shown.size + wish.size) / comparisons;
+      spent += (host.shown.size + wish.size) / comparisons;
+      if (spent >= limit) yield;
       if (host.revision !== revision) return;
       // removals first: they make room
       for (const [name, value] of host.shown) {
@@ -343,9 +359,9 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           const directory = directories.get(name);
           if (directory !== undefined && --directory.files === 0) empty.set(name, now());
         } catch (error) {
-          codes.add(fail(address, "remove", path, error));
+          codes = new Set([...codes, fail(address, "remove", path, error)]);
         }
-        yield 1;
+        if (++spent >= limit) yield;
         if (host.revision !== revision) return;
       }
       for (const [name, value] of wish) {
@@ -357,17 +373,17 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           if (current === undefined && directory.readyAtMs > now()) {
             againAtMs = Math.min(againAtMs, directory.readyAtMs);
           } else {
-            const text = Feature.fileText(value);
+            const text = textOf(value);
             if (current !== found || !files.holds(path, text)) write(path, text);
-            if (!host.shown.has(name) && directory.files++ === 0) empty.delete(name);
+            if (current === undefined && directory.files++ === 0) empty.delete(name);
             shownOf(host).set(name, value);
           }
         } catch (error) {
           const code = fail(address, "write", path, error);
-          codes.add(code);
+          codes = new Set([...codes, code]);
           lookNow ||= code === "ENOENT";
         }
-        yield 1;
+        if (++spent >= limit) yield;
         if (host.revision !== revision) return;
       }
       conclude(address, codes);
@@ -387,9 +403,10 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     const writeAhead = (address: Address.Address, host: Host): void => {
       const startMs = now();
       if (idle && dirty.size === 1 && startMs >= restUntilMs) {
-        let done = 0;
-        for (const step of reconcile(address, host, () => startMs + firstRetryMs))
-          if ((done += step) >= batchAhead) break;
+        spent = 0;
+        limit = batchAhead;
+        reconcile(address, host, () => startMs + firstRetryMs).next();
+        limit = batch;
         const endMs = now();
         restUntilMs = endMs + (endMs - startMs);
       }
@@ -431,7 +448,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
             } catch (error) {
               codes.add(fail(who, "read", `features/${name}`, error));
             }
-            yield 1;
+            if (++spent >= limit) yield;
           }
           lookedAt = codes.size === 0 ? stamp : undefined;
         }
@@ -481,7 +498,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           if (code === "ENOENT") directories.delete(name);
           else empty.set(name, now());
         }
-        yield 1;
+        if (++spent >= limit) yield;
       }
       conclude(who, codes);
     }
@@ -494,13 +511,10 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       return Effect.all(all, { discard: true });
     });
 
-    /** Takes the steps in batches: an interruption falls between two of them. */
-    let cost = 0;
-    const drive = Effect.fnUntraced(function* (steps: Iterable<number>) {
-      for (const step of steps) {
-        cost += step;
-        if (cost < batch) continue;
-        cost = 0;
+    /** Takes the steps, with pauses: an interruption falls into one of them. */
+    const drive = Effect.fnUntraced(function* (steps: Generator<void>) {
+      for (const _ of steps) {
+        spent = 0;
         yield* report;
         yield* files.turn;
       }

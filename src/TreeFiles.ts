@@ -44,6 +44,9 @@ export const codeOf = (error: unknown): string | undefined =>
 
 const fileMode = 0o444;
 
+/** With the encoding named, Node opens, writes and closes in one call of its own. */
+const newFile = { encoding: "utf8", flag: "wx", mode: fileMode } as const;
+
 const modeOf = (stats: fs.Stats): number => stats.mode & 0o777;
 
 /** The files of a directory on disk. */
@@ -107,7 +110,7 @@ export const onDisk = (stateDirectory: string): TreeFiles => {
     },
     makeDirectory,
     write: (path, text) => {
-      fs.writeFileSync(at(path), text, { flag: "wx", mode: fileMode });
+      fs.writeFileSync(at(path), text, newFile);
       masked ??= modeOf(fs.lstatSync(at(path))) !== fileMode;
       if (masked) fs.chmodSync(at(path), fileMode);
     },

