@@ -12,8 +12,7 @@ export class Heap<A> {
     return this.items[0]?.due ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Gives the item's number, which no other item of this heap has. */
-  push(due: number, value: A): number {
+  push(due: number, value: A): void {
     const items = this.items;
     const item = { due, order: this.order++, value };
     let at = items.length;
@@ -25,16 +24,10 @@ export class Heap<A> {
       at = parent;
     }
     items[at] = item;
-    return item.order;
   }
 
   /** Takes the first item if it is due at `now`. */
   pop(now = Number.POSITIVE_INFINITY): A | undefined {
-    return this.popItem(now)?.value;
-  }
-
-  /** The same, with its number. */
-  popItem(now: number): { readonly order: number; readonly value: A } | undefined {
     const items = this.items;
     const first = items[0];
     if (first === undefined || first.due > now) return undefined;
@@ -51,7 +44,7 @@ export class Heap<A> {
       }
       items[at] = last;
     }
-    return first;
+    return first.value;
   }
 }
 

@@ -8,10 +8,10 @@
 import * as Address from "./Address.js";
 import type { FeatureSet, HostFeatures } from "./Feature.js";
 import * as Feature from "./Feature.js";
-import { Heap } from "./Heap.js";
 import type { Announcement } from "./Packet.js";
 import type { RegistryContent } from "./RegistryObject.js";
 import type { Settings } from "./Settings.js";
+import { type Slot, Timers } from "./Timers.js";
 
 /** A moment on both clocks: wall time orders news between hosts, monotonic time measures silence on this one. */
 export interface Instant {
@@ -132,8 +132,8 @@ type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
   etag: string | undefined;
   /** What was shown so far may be older than what the tree held at start. */
   provisional: boolean;
-  /** Of its timer: older entries in the heap no longer count. */
-  timer: number;
+  /** Where its timer is: in older slots it no longer counts. */
+  timer: Slot<Peer> | undefined;
   /** When it was last answered because it asked, monotonic ms. */
   answeredMs: number;
 };
@@ -164,7 +164,7 @@ const maxConditions = 1_024;
 export class Membership {
   private own: FeatureSet = Feature.empty;
   private readonly known = new Map<Address.Address, MutablePeer>();
-  private readonly timers = new Heap<MutablePeer>();
+  private readonly timers = new Timers<MutablePeer>();
   private readonly conditions = new Map<string, Condition>();
   /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
   private readonly suspects = new Map<string, number>();
@@ -494,7 +494,7 @@ export class Membership {
       silent: false,
       etag: undefined,
       provisional: false,
-      timer: 0,
+      timer: undefined,
       left: false,
       version: undefined,
       offsetMs: Number.NaN,
@@ -531,8 +531,12 @@ export class Membership {
   // --- time ---------------------------------------------------------------------------------------------------------
 
   private woken(now: Instant): void {
-    for (let due = this.timers.popItem(now.monoMs); due !== undefined; due = this.timers.popItem(now.monoMs)) {
-      if (due.order === due.value.timer) this.look(due.value, now);
+    for (let slot = this.timers.pop(now.monoMs); slot !== undefined; slot = this.timers.pop(now.monoMs)) {
+      for (const peer of slot.values) {
+        if (peer.timer !== slot) continue;
+        peer.timer = undefined;
+        this.look(peer, now);
+      }
     }
     if (this.announceMs <= now.monoMs) this.announceAll(now);
     if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle(now);
@@ -547,7 +551,7 @@ export class Membership {
     peer.timer = this.timers.push(dueMs, peer);
   }
 
-  /** A peer's timer: one entry in the heap each, however often it is heard. */
+  /** A peer's timer: one place in the slots each, however often it is heard. */
   private look(peer: MutablePeer, now: Instant): void {
     const expiresMs = peer.heardMs + this.settings.expiryMs;
     if (expiresMs <= now.monoMs) {
