@@ -179,7 +179,7 @@ export const run = (
       switch (action._tag) {
         case "Show":
           tree.update(action.host, action.features, action);
-          view?.show(action.host, action.features);
+          view?.show(action);
           break;
         case "Settle":
           tree.settle();

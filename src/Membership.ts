@@ -73,11 +73,12 @@ export type Action =
   | { readonly _tag: "List" }
   | { readonly _tag: "Get"; readonly address: Address.Address }
   | { readonly _tag: "Delete"; readonly address: Address.Address }
-  /** What the tree shows for a host from now on. `provisional`: see `StateTree`. */
+  /** What the tree shows for a host from now on, and what it showed `before`. `provisional`: see `StateTree`. */
   | {
       readonly _tag: "Show";
       readonly host: Address.Address;
       readonly features: HostFeatures;
+      readonly before: HostFeatures;
       readonly provisional: boolean;
     }
   /** Membership is known: found files that nothing asked for may go. Once. */
@@ -340,8 +341,8 @@ export class Membership {
   // --- own features -------------------------------------------------------------------------------------------------
 
   private started(features: FeatureSet, now: Instant): void {
+    this.show(Address.ownHost, features, this.own, false);
     this.own = features;
-    this.show(Address.ownHost, features, false);
     this.announceMs = now.monoMs + this.between(this.settings.announceMs);
     this.settleMs = now.monoMs + this.settings.settleAnywayMs;
     if (Address.family(this.address) === 6) {
@@ -354,8 +355,8 @@ export class Membership {
 
   private featuresChanged(features: FeatureSet, now: Instant): void {
     if (features.text === this.own.text) return;
+    this.show(Address.ownHost, features, this.own, false);
     this.own = features;
-    this.show(Address.ownHost, features, false);
     this.announceAll(now);
     this.putSoon(now);
     this.startRegistry(now);
@@ -509,6 +510,7 @@ export class Membership {
   private learn(peer: MutablePeer, features: FeatureSet, refused: ReadonlyArray<string>, firm: boolean): void {
     const same = peer.features === features || peer.features.text === features.text;
     if (same && !(firm && peer.provisional)) return;
+    const before = peer.features;
     peer.features = features;
     peer.provisional = !firm;
     this.condition(
@@ -519,7 +521,7 @@ export class Membership {
         : `${peer.address} offers features with names that are not allowed, they are ignored: ${refused.map((name) => JSON.stringify(name)).join(", ")}. Use A-Z a-z 0-9 - _`,
       `${peer.address} has its feature names right`,
     );
-    this.show(peer.address, features, !firm);
+    this.show(peer.address, features, before, !firm);
   }
 
   private setSilent(peer: MutablePeer, silent: boolean): void {
@@ -560,7 +562,7 @@ export class Membership {
       this.remember(peer, now);
       this.suspects.delete(peer.address);
       for (const kind of ["clock", "names"]) this.conditions.delete(`${kind}/${peer.address}`);
-      this.show(peer.address, Feature.empty, false);
+      this.show(peer.address, Feature.empty, peer.features, false);
       this.out.push({ _tag: "Forgotten", peer });
       this.out.push({
         _tag: "Report",
@@ -903,8 +905,8 @@ export class Membership {
     this.out.push({ _tag: "Drop", reason, source });
   }
 
-  private show(host: Address.Address, features: FeatureSet, provisional: boolean): void {
-    this.out.push({ _tag: "Show", host, features: features.entries, provisional });
+  private show(host: Address.Address, features: FeatureSet, before: FeatureSet, provisional: boolean): void {
+    this.out.push({ _tag: "Show", host, features: features.entries, before: before.entries, provisional });
   }
 
   // --- randomness ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import type { Address } from "./Address.js";
 import { ownHost } from "./Address.js";
 import type { FeatureName, FeatureSet, FeatureValue, HostFeatures } from "./Feature.js";
 import * as Feature from "./Feature.js";
-import type { Instant, Membership, Peer } from "./Membership.js";
+import type { Action, Instant, Membership, Peer } from "./Membership.js";
 
 /** A feature of a host came, changed or went. */
 export interface Change {
@@ -105,7 +105,6 @@ export class NodeView {
   /** Told, in the daemon's own turn, that there is something new. They must be quick. */
   readonly listeners = new Set<() => void>();
   private viewed: Viewed | undefined;
-  private readonly shown = new Map<Address, HostFeatures>();
   private readonly ring: Array<Change> = [];
   private readonly forgottenNodes = new Map<Address, NodeReport>();
   private readonly drops = new Map<string, Drops>();
@@ -121,19 +120,14 @@ export class NodeView {
     this.viewed = viewed;
   }
 
-  /** `host` offers these from now on. */
-  show(host: Address, features: HostFeatures): void {
+  /** `host` offers these from now on, and offered those before. */
+  show({ host, features, before }: Action & { readonly _tag: "Show" }): void {
     const address = host === ownHost ? this.attached.membership.address : host;
-    const before = this.shown.get(address);
     const atMs = this.unixMs();
-    if (before !== undefined) {
-      for (const feature of before.keys()) if (!features.has(feature)) this.note(atMs, feature, address, undefined);
-    }
+    for (const feature of before.keys()) if (!features.has(feature)) this.note(atMs, feature, address, undefined);
     for (const [feature, value] of features) {
-      if (before?.get(feature) !== value) this.note(atMs, feature, address, value);
+      if (before.get(feature) !== value) this.note(atMs, feature, address, value);
     }
-    if (features.size === 0) this.shown.delete(address);
-    else this.shown.set(address, features);
     this.tell();
   }
 
@@ -193,9 +187,16 @@ export class NodeView {
   /** Waits until it is. */
   readonly whenReady: Effect.Effect<void> = this.readiness.await;
 
-  /** What every host offers, the node itself under its own address. Live: it changes. Hosts without features are not in it. */
+  /** What every host offers, the node itself under its own address. Hosts without features are not in it. */
   get features(): ReadonlyMap<Address, HostFeatures> {
-    return this.shown;
+    const features = new Map<Address, HostFeatures>();
+    if (this.viewed === undefined) return features;
+    const { membership } = this.viewed;
+    if (membership.features.entries.size > 0) features.set(membership.address, membership.features.entries);
+    for (const { address, features: set } of membership.peers.values()) {
+      if (set.entries.size > 0) features.set(address, set.entries);
+    }
+    return features;
   }
 
   /** The node's own features. */

@@ -41,7 +41,7 @@ export const run = async (bench) => {
       for (const action of membership.step(event, instant())) {
         if (action._tag !== "Show") continue;
         tree.update(action.host, action.features, { provisional: action.provisional });
-        view.show(action.host, action.features);
+        view.show(action);
       }
     };
     const hear = (i) => {
