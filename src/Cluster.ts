@@ -42,6 +42,10 @@ export interface ClusterOptions {
   readonly settings?: Settings;
 }
 
+/** The address of the node at a place: 10.0.0.1 to 10.0.0.254, then 10.0.1.1. */
+export const addressOf = (place: number): Address.Address =>
+  `10.0.${Math.floor(place / 254)}.${(place % 254) + 1}` as Address.Address;
+
 /** Feature -> host -> JSON text (compact). The node's own are under 127.0.0.1. */
 export type Tree = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
@@ -303,8 +307,7 @@ export class Cluster {
   static make(options: ClusterOptions): Cluster {
     const cluster = new Cluster(options);
     const { nodes } = options;
-    const addresses =
-      typeof nodes === "number" ? Array.from({ length: nodes }, (_, i) => `10.0.${i >> 8}.${(i & 255) + 1}`) : nodes;
+    const addresses = typeof nodes === "number" ? Array.from({ length: nodes }, (_, place) => addressOf(place)) : nodes;
     for (const address of addresses) cluster.join(address);
     return cluster;
   }

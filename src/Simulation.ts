@@ -1,6 +1,6 @@
 /** Plays a fault schedule on a simulated fleet under the eyes of a `Witness`. */
 import type * as Address from "./Address.js";
-import { Cluster, type ClusterNode, type Tree } from "./Cluster.js";
+import { addressOf, Cluster, type ClusterNode, type Tree } from "./Cluster.js";
 import * as FaultSchedule from "./FaultSchedule.js";
 import type { RegistryHarm } from "./S3Registry.js";
 import { defaults, type Settings } from "./Settings.js";
@@ -60,8 +60,7 @@ export interface PlayOptions {
   readonly onEvent?: OnEvent;
 }
 
-/** The address of the node at a place. */
-export const addressOf = (node: number): Address.Address => `10.0.${node >> 8}.${(node & 255) + 1}` as Address.Address;
+export { addressOf };
 
 const ended = Symbol("ended");
 

@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
 import { assert, describe, it } from "@effect/vitest";
+import * as Address from "../src/Address.js";
 import * as FaultSchedule from "../src/FaultSchedule.js";
 import { regressions } from "./regressions.js";
 import { membershipWorld, PureFleet } from "../src/MembershipSimulation.js";
 import { defaults } from "../src/Settings.js";
-import { check, clusterWorld, type MakeWorld, play } from "../src/Simulation.js";
+import { addressOf, check, clusterWorld, type MakeWorld, play } from "../src/Simulation.js";
 
 const minute = 60_000;
 
@@ -124,6 +125,12 @@ describe("a simulation", () => {
       }
     });
   }
+
+  it("gives each of 1,000 nodes an address of its own", () => {
+    const addresses = Array.from({ length: 1_000 }, (_, place) => addressOf(place));
+    assert.deepStrictEqual(addresses.map(Address.parse), addresses);
+    assert.strictEqual(new Set(addresses).size, 1_000);
+  });
 
   const nodes = Number(process.env["NAMEQ_FLEET"] ?? 150);
   it(`carries every heartbeat between ${nodes} nodes (NAMEQ_FLEET=1000: a million datagrams)`, () => {
