@@ -128,16 +128,72 @@ export interface Condition {
   readonly sinceMs: number;
 }
 
-type MutablePeer = { -readonly [K in keyof Peer]: Peer[K] } & {
-  /** Of the object that was read last. */
-  etag: string | undefined;
+/** A 64-bit integer and its halves: times are kept and compared as such, so that no BigInt outlives its datagram. */
+const halves = new Int32Array(2);
+const int64 = new BigInt64Array(halves.buffer);
+/** The byte order of the machine decides which half is which. */
+const high = new Uint8Array(Uint16Array.of(1).buffer)[0]!;
+const low = 1 - high;
+
+/** No offset is so low. */
+const unheard = -(2 ** 31);
+
+/**
+ * A peer as it is kept. A datagram changes small integers and doubles in place: each new object that an old one points
+ * to costs the garbage collector a visit. So every number starts as one, and what is busy is together.
+ */
+class KnownPeer implements Peer {
+  features = Feature.empty;
+  private timeHigh = 0;
+  private timeLow = 0;
+  heardMs = 0;
+  udpMs = 0;
+  from: Peer["from"] = "udp";
+  version: string | undefined = undefined;
+  left = false;
+  silent = false;
   /** What was shown so far may be older than what the tree held at start. */
-  provisional: boolean;
-  /** Where its timer is: in older slots it no longer counts. */
-  timer: Slot<Peer> | undefined;
+  provisional = false;
+  /** `offsetMs` in whole microseconds. */
+  private offsetUs = unheard;
   /** When it was last answered because it asked, monotonic ms. */
-  answeredMs: number;
-};
+  answeredMs = 0;
+  legacy = false;
+  /** Of the object that was read last. */
+  etag: string | undefined = undefined;
+  /** Where its timer is: in older slots it no longer counts. */
+  timer: Slot<KnownPeer> | undefined = undefined;
+
+  constructor(readonly address: Address.Address) {}
+
+  get timeNs(): bigint {
+    halves[high] = this.timeHigh;
+    halves[low] = this.timeLow;
+    return int64[0]!;
+  }
+
+  set timeNs(timeNs: bigint) {
+    int64[0] = timeNs;
+    this.timeHigh = halves[high]!;
+    this.timeLow = halves[low]!;
+  }
+
+  /** Whether what is known is as new as news of this time (an int64), or newer. */
+  has(timeNs: bigint): boolean {
+    int64[0] = timeNs;
+    const above = halves[high]! - this.timeHigh;
+    return above < 0 || (above === 0 && halves[low]! >>> 0 <= this.timeLow >>> 0);
+  }
+
+  get offsetMs(): number {
+    return this.offsetUs === unheard ? Number.NaN : this.offsetUs / 1_000;
+  }
+
+  set offsetMs(ms: number) {
+    // -0 is no small integer
+    this.offsetUs = Math.round(ms * 1_000) + 0;
+  }
+}
 
 const nothing: ReadonlyArray<Action> = [];
 const msToNs = (ms: number): bigint => BigInt(Math.round(ms * 1_000)) * 1_000n;
@@ -164,8 +220,8 @@ const maxConditions = 1_024;
 
 export class Membership {
   private own: FeatureSet = Feature.empty;
-  private readonly known = new Map<Address.Address, MutablePeer>();
-  private readonly timers = new Timers<MutablePeer>();
+  private readonly known = new Map<Address.Address, KnownPeer>();
+  private readonly timers = new Timers<KnownPeer>();
   private readonly conditions = new Map<string, Condition>();
   /** When a peer's clock first seemed off: datagrams that were held up (a stopped process, a slow network) come at once. */
   private readonly suspects = new Map<string, number>();
@@ -196,7 +252,7 @@ export class Membership {
     doubtful: false,
   };
   private list = { dueMs: never, running: false, startedMs: -never, failures: 0 };
-  private out: Array<Action> = [];
+  private readonly out: Array<Action> = [];
   private readonly futureNs: bigint;
 
   /** `random` gives numbers in [0, 1); seeded in tests and simulation. */
@@ -314,11 +370,10 @@ export class Membership {
         this.withdrawn(now);
         break;
     }
-    this.dueMs = this.nextDueMs();
-    if (this.out.length === 0) return nothing;
-    const out = this.out;
-    this.out = [];
-    return out;
+    // a datagram moves no deadline, except in `schedule`; nor does waking up late: what was due is due now
+    if (event._tag !== "Received") this.dueMs = this.nextDueMs();
+    // an array that waits for the next event would be old, and keep what it gave away until the heap is swept
+    return this.out.length === 0 ? nothing : this.out.splice(0);
   }
 
   /**
@@ -437,11 +492,13 @@ export class Membership {
     if (peer === undefined) {
       if (this.known.size >= this.settings.maxPeers) return this.drop("too-many-peers", source);
       peer = this.meet(address as Address.Address, now, false);
-    } else if (announcement.timeNs <= peer.timeNs && !this.isAhead(peer.timeNs, now)) {
+    } else if (peer.has(announcement.timeNs) && !this.isAhead(peer.timeNs, now)) {
       return this.drop("stale", source);
     }
-    if (this.suspects.size > 0) this.suspects.delete(source);
-    if (this.conditions.size > 0) this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
+    // who was reported is a suspect
+    if (this.suspects.size > 0 && this.suspects.delete(source)) {
+      this.condition(`clock/${source}`, "info", undefined, `${source} has its clock right`);
+    }
     const { remarks } = announcement;
     peer.timeNs = announcement.timeNs;
     peer.heardMs = peer.udpMs = now.monoMs;
@@ -457,7 +514,7 @@ export class Membership {
   }
 
   /** A peer that is new to us has its answer already: see `meet`. */
-  private answer(peer: MutablePeer, now: Instant): void {
+  private answer(peer: KnownPeer, now: Instant): void {
     if (now.monoMs - peer.answeredMs < answerSpacingMs || !this.reachable(peer.address)) return;
     peer.answeredMs = now.monoMs;
     this.announceTo([peer.address], now);
@@ -483,31 +540,17 @@ export class Membership {
   }
 
   /** A new peer gets our announcement, and its timer. One that we have not heard is asked for its own: it may know us already. */
-  private meet(address: Address.Address, now: Instant, ask: boolean, heardMs = now.monoMs): MutablePeer {
-    const peer: MutablePeer = {
-      address,
-      features: Feature.empty,
-      timeNs: 0n,
-      heardMs,
-      udpMs: now.monoMs,
-      from: "udp",
-      legacy: false,
-      silent: false,
-      etag: undefined,
-      provisional: false,
-      timer: undefined,
-      left: false,
-      version: undefined,
-      offsetMs: Number.NaN,
-      answeredMs: now.monoMs,
-    };
+  private meet(address: Address.Address, now: Instant, ask: boolean, heardMs = now.monoMs): KnownPeer {
+    const peer = new KnownPeer(address);
+    peer.heardMs = heardMs;
+    peer.udpMs = peer.answeredMs = now.monoMs;
     this.known.set(address, peer);
     this.schedule(peer, now.monoMs + this.settings.silentMs);
     if (this.reachable(address)) this.announceTo([address], now, { ask });
     return peer;
   }
 
-  private learn(peer: MutablePeer, features: FeatureSet, refused: ReadonlyArray<string>, firm: boolean): void {
+  private learn(peer: KnownPeer, features: FeatureSet, refused: ReadonlyArray<string>, firm: boolean): void {
     const same = peer.features === features || peer.features.text === features.text;
     if (same && !(firm && peer.provisional)) return;
     const before = peer.features;
@@ -524,7 +567,7 @@ export class Membership {
     this.show(peer.address, features, before, !firm);
   }
 
-  private setSilent(peer: MutablePeer, silent: boolean): void {
+  private setSilent(peer: KnownPeer, silent: boolean): void {
     if (peer.silent === silent) return;
     peer.silent = silent;
     this.silentPeers += silent ? 1 : -1;
@@ -547,14 +590,15 @@ export class Membership {
   }
 
   /** Looks at a peer soon after `lookMs`, and at the moment when it expires. */
-  private schedule(peer: MutablePeer, lookMs: number): void {
+  private schedule(peer: KnownPeer, lookMs: number): void {
     const togetherMs = Math.ceil(lookMs / lookGridMs) * lookGridMs;
     const dueMs = Math.min(togetherMs, peer.heardMs + this.settings.expiryMs);
     peer.timer = this.timers.push(dueMs, peer);
+    if (dueMs < this.dueMs) this.dueMs = dueMs;
   }
 
   /** A peer's timer: one place in the slots each, however often it is heard. */
-  private look(peer: MutablePeer, now: Instant): void {
+  private look(peer: KnownPeer, now: Instant): void {
     const expiresMs = peer.heardMs + this.settings.expiryMs;
     if (expiresMs <= now.monoMs) {
       this.setSilent(peer, false);
@@ -812,7 +856,7 @@ export class Membership {
     // another object is a sign of life, whatever its owner's clock and ours say
     if (peer.etag !== etag) peer.heardMs = Math.max(peer.heardMs, putMs);
     peer.etag = etag;
-    if (timeNs <= peer.timeNs) return;
+    if (peer.has(timeNs)) return;
     peer.timeNs = timeNs;
     peer.from = "registry";
     peer.legacy = owner === undefined;

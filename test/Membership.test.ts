@@ -29,9 +29,9 @@ class Bench {
   readonly membership: Membership;
   readonly all: Array<Action> = [];
 
-  constructor(at = own, seed = 1) {
+  constructor(at = own, seed = 1, settings = defaults) {
     const prng = Prng.seeded(seed);
-    this.membership = new Membership(at, defaults, () => prng.float());
+    this.membership = new Membership(at, settings, () => prng.float());
   }
 
   get wallNs(): bigint {
@@ -258,6 +258,33 @@ describe("announcements", () => {
     );
   });
 
+  it("are ordered by the nanosecond, and a peer's time and its clock's offset are exact", () => {
+    // more than three times 2^32 ns: their lower halves come in any order, with either sign
+    const age = fc.integer({ min: -2_000_000_000, max: 14_000_000_000 });
+    fc.assert(
+      fc.property(age, fc.oneof(age, fc.constantFrom(0, 1, -1)), (first, second) => {
+        const bench = new Bench();
+        bench.start();
+        const ages = Math.abs(second) < 2 ? [first, first + second] : [first, second];
+        const news = ages.map((ageNs) => ({ ...bench.say(a, Feature.empty), timeNs: bench.wallNs - BigInt(ageNs) }));
+        const dropped = news.map((each) => of(bench.hear(each), "Drop").map(({ reason }) => reason));
+        const isNews = ages[1]! < ages[0]!;
+        assert.deepStrictEqual(dropped, [[], isNews ? [] : ["stale"]]);
+        const newest = isNews ? 1 : 0;
+        const peer = bench.membership.peers.get(a)!;
+        assert.strictEqual(peer.timeNs, news[newest]!.timeNs);
+        assert.closeTo(peer.offsetMs, ages[newest]! / 1e6, 0.001);
+      }),
+    );
+  });
+
+  it("says nothing of the clock of a peer that was never heard", () => {
+    const bench = new Bench();
+    bench.start();
+    bench.advance(minute, () => [[a, '{"features":{"x":2}}', 0]]);
+    assert.isNaN(bench.membership.peers.get(a)!.offsetMs);
+  });
+
   it("remembers at most so many peers", () => {
     const membership = new Membership(own, { ...defaults, maxPeers: 2 }, () => 0.5);
     membership.step({ _tag: "Started", features: Feature.empty }, { wallNs: startNs, monoMs: 0 });
@@ -328,6 +355,14 @@ describe("expiry", () => {
     assert.lengthOf(of(woken, "List"), 1);
     bench.advance(16 * minute);
     assert.isFalse(bench.membership.peers.has(a));
+  });
+
+  it("wakes to look at a new peer, also when that is before its next heartbeat", () => {
+    const bench = new Bench(own, 1, { ...defaults, silentMs: 5_000 });
+    bench.start();
+    bench.advance(10_500);
+    bench.hear(bench.say(a, Feature.empty));
+    assert.strictEqual(bench.membership.deadlineMs, 16_000);
   });
 });
 

@@ -15,10 +15,10 @@ const mutations = [
     "rules",
     "equal time_ns is news",
     "Membership.ts",
-    "announcement.timeNs <= peer.timeNs",
-    "announcement.timeNs < peer.timeNs",
+    "halves[low]! >>> 0 <= this.timeLow >>> 0",
+    "halves[low]! >>> 0 < this.timeLow >>> 0",
   ],
-  ["rules", "older time_ns is news", "Membership.ts", "announcement.timeNs <= peer.timeNs", "false"],
+  ["rules", "older time_ns is news", "Membership.ts", "peer.has(announcement.timeNs) &&", "false &&"],
   ["rules", "an expired peer's files stay", "Membership.ts", "this.show(peer.address, Feature.empty, false);", ""],
   [
     "rules",
@@ -77,7 +77,7 @@ const mutations = [
     "this.put.dueMs = now.monoMs + this.backoff(this.put.failures++);",
     "this.put.dueMs = never;",
   ],
-  ["rules", "registry news beats newer datagrams", "Membership.ts", "if (timeNs <= peer.timeNs) return;", ""],
+  ["rules", "registry news beats newer datagrams", "Membership.ts", "if (peer.has(timeNs)) return;", ""],
   [
     "rules",
     "late puts bring forgotten nodes back",
