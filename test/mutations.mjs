@@ -19,7 +19,13 @@ const mutations = [
     "halves[low]! >>> 0 < this.timeLow >>> 0",
   ],
   ["rules", "older time_ns is news", "Membership.ts", "peer.has(announcement.timeNs) &&", "false &&"],
-  ["rules", "an expired peer's files stay", "Membership.ts", "this.show(peer.address, Feature.empty, false);", ""],
+  [
+    "rules",
+    "an expired peer's files stay",
+    "Membership.ts",
+    "this.show(peer.address, Feature.empty, peer.features, false);",
+    "",
+  ],
   [
     "rules",
     "no goodbye",
@@ -114,7 +120,7 @@ const mutations = [
     "files.write(temporary, text);",
     'files.write(temporary, "");\n      files.rename(temporary, path);\n      files.unlink(path);\n      files.write(temporary, text);',
   ],
-  ["whole", "found files go at once at a restart", "StateTree.ts", "firm: settled,", "firm: true,"],
+  ["whole", "found files go at once at a restart", "StateTree.ts", "firm = settled,", "firm = true,"],
   [
     "whole",
     "a failed write is not tried again",
