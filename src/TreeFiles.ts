@@ -44,6 +44,9 @@ export const codeOf = (error: unknown): string | undefined =>
 
 const fileMode = 0o444;
 
+/** Where every file is made: the writer makes one at a time, so one name serves, and a crash leaves one at most. */
+export const temporary = ".tmp/nameq";
+
 /** With the encoding named, Node opens, writes and closes in one call of its own. */
 const newFile = { encoding: "utf8", flag: "wx", mode: fileMode } as const;
 
@@ -52,7 +55,9 @@ const modeOf = (stats: fs.Stats): number => stats.mode & 0o777;
 /** The files of a directory on disk. */
 export const onDisk = (stateDirectory: string): TreeFiles => {
   const directory = resolve(stateDirectory);
-  const at = (path: string): string => (path === "" ? directory : `${directory}/${path}`);
+  const temporaryPath = `${directory}/${temporary}`;
+  const at = (path: string): string =>
+    path === temporary ? temporaryPath : path === "" ? directory : `${directory}/${path}`;
 
   const setMode = (path: string, mode: number): void => {
     if (modeOf(fs.lstatSync(path)) !== mode) fs.chmodSync(path, mode);
