@@ -1,7 +1,8 @@
 /** The program `nameq`: runs the command line, and is the only place that reports what failed. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as Exit from "effect/Exit";
-import { writeSync } from "node:fs";
+import { closeSync, fstatSync, writeSync } from "node:fs";
+import { isatty } from "node:tty";
 import * as Cli from "./Cli.js";
 import { version } from "./Version.js";
 
@@ -19,6 +20,17 @@ const complain = (text: string): void => {
 process.on("uncaughtException", (error) => {
   complain(`nameq: this is a bug, please report it: ${error.stack ?? String(error)}\n`);
   process.exit(1);
+});
+
+// Node gives terminals their modes back at its end, and aborts where one has gone: of that one it must not know
+process.on("exit", () => {
+  for (const fd of [0, 1, 2]) {
+    try {
+      if (!isatty(fd) && fstatSync(fd).isCharacterDevice()) closeSync(fd);
+    } catch {
+      // it is closed already
+    }
+  }
 });
 
 NodeRuntime.runMain(

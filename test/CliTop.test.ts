@@ -1,12 +1,17 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest";
+import * as Effect from "effect/Effect";
 import * as fc from "effect/FastCheck";
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { keysOf, press } from "../src/Cli/TopKeys.js";
 import { memberText, Model } from "../src/Cli/TopModel.js";
 import { difference, paint } from "../src/Cli/TopScreen.js";
 import { type Choices, chosen, type Line, type Link, sparkline, type Terminal, view } from "../src/Cli/TopView.js";
 import { clean, cut, width } from "../src/Cli/Width.js";
-import { aNode } from "./FakeFace.js";
-import { ensureBuilt, run } from "./Program.js";
+import { aNode, FakeFace } from "./FakeFace.js";
+import { ensureBuilt, program, run } from "./Program.js";
 
 beforeAll(ensureBuilt, 60_000);
 
@@ -129,6 +134,10 @@ describe("what top knows", () => {
   it("takes a member's exact text", () => {
     assert.strictEqual(memberText(' {"a":{"value":1}, "value" : 1.0e400 ,"b":2}', "value"), "1.0e400");
     assert.isUndefined(memberText('{"a":1}', "value"));
+    const long = `"${"é".repeat(1_000_000)}"`;
+    const beginning = memberText(`{"value":${long}}`, "value")!;
+    assert.isBelow(beginning.length, 10_000);
+    assert.isTrue(long.startsWith(beginning.slice(0, -1)));
   });
 });
 
@@ -349,6 +358,22 @@ describe("drawing", () => {
 });
 
 describe("nameq top", () => {
+  it.scopedLive("ends with status 0 when its terminal goes", () =>
+    Effect.gen(function* () {
+      const face = yield* FakeFace.make;
+      const directory = mkdtempSync(join(tmpdir(), "nameq-top-"));
+      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(directory, { recursive: true })));
+      const told = join(directory, "told");
+      // the shell, too, outlives its terminal
+      const line = `trap : HUP; ${process.execPath} ${program} top --http ${face.url}; echo $? > ${told}.new; mv ${told}.new ${told}`;
+      const terminal = spawn("script", ["-qec", line, "/dev/null"], { stdio: ["pipe", "ignore", "inherit"] });
+      yield* Effect.repeat(Effect.sleep(20), { until: () => face.listeners.size > 0 });
+      terminal.kill("SIGKILL");
+      yield* Effect.repeat(Effect.sleep(20), { until: () => existsSync(told) });
+      assert.strictEqual(readFileSync(told, "utf8"), "0\n");
+    }),
+  );
+
   it("says what to use where there is no terminal", async () => {
     const { status, stderr, stdout } = await run(["top"]);
     assert.deepStrictEqual(

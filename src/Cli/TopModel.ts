@@ -10,7 +10,7 @@ export interface Change {
   readonly atMs: number;
   readonly feature: string;
   readonly host: string;
-  /** Exact JSON text; undefined when it went. */
+  /** The beginning of the exact JSON text; undefined when it went. */
   readonly value: string | undefined;
 }
 
@@ -30,9 +30,10 @@ export interface Known {
   readonly heardAtMs: number;
 }
 
-/** More changes and seconds than any terminal shows. */
+/** More changes, seconds and bytes of a value than any terminal shows. */
 const maxChanges = 500;
 const maxSeconds = 600;
+const maxValue = 4_096;
 
 const Features = Schema.Record({
   key: Schema.String,
@@ -62,7 +63,7 @@ const Stats = Schema.Struct({
   latencyMs: Schema.NullOr(Schema.Number),
 });
 
-/** The exact text of a member of an object. */
+/** The exact text of a member of an object, or its beginning: a copy, which does not keep the object. */
 export const memberText = (text: string, name: string): string | undefined => {
   const scanner = Json.Scanner.of(text);
   let found: string | undefined;
@@ -70,7 +71,8 @@ export const memberText = (text: string, name: string): string | undefined => {
   scanner.skipMembers(-1, (keyAt, keyEnd) => {
     const from = scanner.at;
     if (!scanner.skipValue()) return false;
-    if (scanner.slice(keyAt, keyEnd) === `"${name}"`) found = scanner.slice(from, scanner.at);
+    if (scanner.slice(keyAt, keyEnd) === `"${name}"`)
+      found = scanner.copy(from, Math.min(scanner.at, from + maxValue)).text;
     return true;
   });
   return found;
