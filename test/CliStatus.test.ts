@@ -101,6 +101,21 @@ describe("nameq status", () => {
     }),
   );
 
+  it.scoped("passes nothing on to a terminal that a stranger's face says", () =>
+    Effect.gen(function* () {
+      const face = yield* FakeFace.make;
+      const hostile = "a\u001b[2J\u009b31m\u202e";
+      face.self = { ...face.self, address: hostile, version: hostile, registry: hostile, stateDir: hostile };
+      face.nodes = [aNode(hostile, { version: hostile })];
+      face.conditions = [{ name: hostile, severity: "warning", message: hostile, since: null }];
+      for (const args of [[], ["--json"]]) {
+        const { stdout } = yield* status("--http", face.url, ...args);
+        assert.notMatch(stdout.replaceAll("\n", ""), /[\p{C}]/u);
+        if (args.length > 0) assert.deepInclude(JSON.parse(stdout), { self: face.self, nodes: face.nodes });
+      }
+    }),
+  );
+
   it.scoped("finds the face by the note in the state directory, and sends the token", () =>
     Effect.gen(function* () {
       const face = yield* FakeFace.make;
@@ -181,6 +196,7 @@ $`,
         ["<html>", "JSON"],
         ['{"self":5}', "self"],
         ['{"self":{},"nodes":[],"conditions":[]}', "self.address"],
+        [`{"self":${"[".repeat(200_000)}${"]".repeat(200_000)}}`, "no JSON at character 72"],
       ] as const) {
         face.answers.set("/v1/nodes", [200, body]);
         const { stderr, status: code } = yield* status("--http", face.url);
@@ -213,6 +229,18 @@ describe("a face", () => {
     }
   });
 
+  it.effect("is not looked for at port 0, which the system chose for the node", () =>
+    Effect.gen(function* () {
+      const state = new StateDirectory();
+      writeFileSync(join(state.path, ".http"), "http://127.0.0.1:4711\n");
+      for (const http of ["0", "127.0.0.1:0", "http://[::]:0/"]) {
+        const face = yield* Face.find({ http, httpTokenFile: undefined, stateDir: state.path });
+        assert.include(face, { url: "http://127.0.0.1:4711", from: "state" });
+      }
+      state.dispose();
+    }),
+  );
+
   it.scopedLive("is given up on when it does not answer", () =>
     Effect.gen(function* () {
       const face = yield* FakeFace.make;
@@ -238,6 +266,13 @@ describe("a face", () => {
         ]);
       }),
     );
+  });
+
+  it("has no id that cannot be sent back in a header", () => {
+    const ids = new Face.EventParser()
+      .push(Buffer.from("id: run-1\ndata: a\n\nid: \u2713\ndata: b\n\nid: \u0001\ndata: c\n\nid: run-2\ndata: d\n\n"))
+      ?.map(({ data, id }) => `${data} ${id}`);
+    assert.deepStrictEqual(ids, ["a run-1", "b run-1", "c run-1", "d run-2"]);
   });
 
   it.scoped("gives its events, and fails when the connection is lost", () =>

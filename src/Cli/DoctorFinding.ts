@@ -35,8 +35,7 @@ export const line = ({ check, fix, level, message }: Finding): string =>
   escapeForPeople(`${words[level]} ${check}: ${message}${fix === undefined ? "" : ` -> ${fix}`}`);
 
 /** The same for programs. */
-export const jsonLine = ({ check, fix, level, message }: Finding): string =>
-  JSON.stringify({ check, level, message, ...(fix !== undefined && { fix }) });
+export const jsonLine = (finding: Finding): string => escapeForPeople(JSON.stringify(finding));
 
 /** The first few of many, in words. */
 export const some = (all: ReadonlyArray<string>, most = 5): string =>

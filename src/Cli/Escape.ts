@@ -17,6 +17,6 @@ const shapeless = /[^\p{L}\p{M}\p{N}\p{P}\p{S}]/gu;
 export const escape = (json: string): string =>
   /^[!-~]*$/.test(json) ? json : json.replaceAll(shapeless, escapeUnits);
 
-/** The same with plain spaces left in, for people. */
+/** The same with plain spaces left in, for people, and for JSON that may be looked at on a terminal. */
 export const escapeForPeople = (json: string): string =>
   /^[ -~]*$/.test(json) ? json : json.replaceAll(shapeless, (c) => (c === " " ? c : escapeUnits(c)));

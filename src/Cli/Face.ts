@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import * as Stream from "effect/Stream";
 import * as Defaults from "../Defaults.js";
+import * as Json from "../Json.js";
 import { escapeForPeople } from "./Escape.js";
 import { type UsageError, usageError } from "./UsageError.js";
 
@@ -122,13 +123,16 @@ const readToken = (path: string): Effect.Effect<Redacted.Redacted, UsageError> =
 export const find = (where: Where): Effect.Effect<Face, FaceError | UsageError> =>
   Effect.gen(function* () {
     const token = where.httpTokenFile === undefined ? undefined : yield* readToken(where.httpTokenFile);
-    // the variable NAMEQ_HTTP is the node's too, where "off" is a value
+    // the variable NAMEQ_HTTP is the node's too, where "off" is a value, and port 0 one that the system chooses
     if (where.http !== undefined && where.http !== "off") {
       const url = parseWhere(where.http);
-      if (url !== undefined) return { url, token, from: "option" };
-      return yield* usageError(
-        `--http: "${escapeForPeople(where.http)}" is no place; give a port, ADDRESS:PORT or a URL such as http://127.0.0.1:${Defaults.port}`,
-      );
+      if (url === undefined) {
+        return yield* usageError(
+          `--http: "${escapeForPeople(where.http)}" is no place; give a port, ADDRESS:PORT or a URL such as http://127.0.0.1:${Defaults.port}`,
+        );
+      }
+      // Node would take it for the protocol's own port, and somebody else may have that
+      if (new URL(url).port !== "0") return { url, token, from: "option" };
     }
     const note = join(where.stateDir ?? Defaults.stateDir, ".http");
     const text = yield* Effect.try({
@@ -218,11 +222,11 @@ const broken =
 const tooLong = (face: Face): FaceError =>
   new FaceError({ reason: "Foreign", url: face.url, detail: `more than ${maxBytes} bytes` });
 
-/** The text of an answer. */
+/** An answer as exact JSON on one line. */
 export const get = (face: Face, path: string): Effect.Effect<string, FaceError> =>
   Effect.gen(function* () {
     const response = yield* open(face, path);
-    return yield* Effect.tryPromise({
+    const text = yield* Effect.tryPromise({
       try: async () => {
         const chunks: Array<Buffer> = [];
         let size = 0;
@@ -235,6 +239,11 @@ export const get = (face: Face, path: string): Effect.Effect<string, FaceError> 
       },
       catch: broken(face),
     });
+    // what is nested deeply would overflow the stack of what reads it
+    const exact = Json.compact(text);
+    return Json.isFault(exact)
+      ? yield* new FaceError({ reason: "Foreign", url: face.url, detail: `no JSON at character ${exact.offset + 1}` })
+      : exact;
   }).pipe(
     Effect.scoped,
     Effect.timeoutFail({
@@ -370,7 +379,8 @@ export class EventParser {
     if (line !== "") {
       const [, field, text = ""] = /^([^:]*)(?::[ ]?(.*))?$/s.exec(line)!;
       if (field === "event") this.event = text;
-      else if (field === "id") this.id = text;
+      // it goes back in a header, where other characters may not stand
+      else if (field === "id" && /^[ -~]*$/.test(text)) this.id = text;
       else if (field === "data") this.data.push(text);
       return undefined;
     }

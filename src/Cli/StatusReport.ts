@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect";
 import { ownHost } from "../Address.js";
 import * as Defaults from "../Defaults.js";
 import type { Features, Problem } from "../FeatureTable.js";
-import * as Json from "../Json.js";
 import * as StateLock from "../StateLock.js";
 import { escapeForPeople } from "./Escape.js";
 import { ExitStatus } from "./ExitStatus.js";
@@ -72,7 +71,7 @@ export const faceLines = (
   const version = self.version === null ? "" : `, nameq ${escapeForPeople(self.version)}`;
   const clock = self.registryClockOffsetMs;
   return [
-    `node ${self.address} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not scanned yet"}${version}${self.startedAt === null ? "" : `, up for ${duration(nowMs - Date.parse(self.startedAt))}`}`,
+    `node ${escapeForPeople(self.address)} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not scanned yet"}${version}${self.startedAt === null ? "" : `, up for ${duration(nowMs - Date.parse(self.startedAt))}`}`,
     ...(self.registry === null
       ? []
       : [
@@ -183,9 +182,8 @@ const byFace = (face: Face.Face, options: StatusOptions) =>
   Effect.gen(function* () {
     const text = yield* Face.get(face, "/v1/nodes");
     const known = yield* Face.decode(face, Face.Nodes, text);
-    const exact = Json.compact(text);
-    if (options.json && typeof exact === "string") {
-      yield* print(`{"source":"http","url":${JSON.stringify(face.url)},${exact.slice(1)}\n`);
+    if (options.json) {
+      yield* print(`{"source":"http","url":${JSON.stringify(face.url)},${escapeForPeople(text.slice(1))}\n`);
     } else {
       yield* print(lines(faceLines(known, yield* Clock.currentTimeMillis, options.nodes)));
     }
