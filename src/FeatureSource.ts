@@ -41,11 +41,11 @@ export const parseContent = (bytes: Uint8Array): FileContent | FileFault => {
   const value = Feature.parseValue(text);
   if (!Json.isFault(value)) return value;
   return value.reason === "depth"
-    ? fault("depth", `it is nested deeper than ${Json.maxDepth} at character ${value.offset}: make it flatter`)
-    : fault("syntax", `it is not JSON at character ${value.offset}: mend it, or set it with \`nameq feature\``);
+    ? fault("depth", `it is nested deeper than ${Json.maxDepth} at character ${value.offset + 1}: make it flatter`)
+    : fault("syntax", `it is not JSON at character ${value.offset + 1}: mend it, or set it with \`nameq feature\``);
 };
 
-const isFileFault = (content: FileContent | FileFault): content is FileFault =>
+export const isFileFault = (content: FileContent | FileFault): content is FileFault =>
   typeof content === "object" && content !== null;
 
 /** The arguments with the files over them. Past `Feature.maxFeatures`, the last names in order are refused. */
@@ -98,7 +98,7 @@ const statFile = (path: string): BigIntStats | FileFault | undefined => {
  * Reads the file that `found` is the stat of. If it changes meanwhile, the next look sees another stat. Never waits: a
  * FIFO that takes its place just now is opened without a writer.
  */
-const readFile = (path: string, found: BigIntStats): FileContent | FileFault => {
+export const readFile = (path: string, found: BigIntStats): FileContent | FileFault => {
   if (!found.isFile()) return notFile;
   if (found.size > maxFileSize) return tooLarge;
   let fd: number | undefined;

@@ -1,6 +1,7 @@
 /** Each fault that the doctor knows is made here, and the doctor must find it. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
+import { spawnSync } from "node:child_process";
 import { createSecretKey } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
@@ -283,6 +284,13 @@ describe("nameq doctor", () => {
       Effect.map(Host.sourceFor("127.45.1.9" as Address), (source) => assert.match(source, /^127\./)),
     );
 
+    it.live("learns from the kernel that there is no way", () =>
+      // the kernel does not send to all hosts unless it is asked to
+      Effect.map(Host.sourceFor("255.255.255.255" as Address), (source) =>
+        assert.match(source, /^E(?:ACCES|NETUNREACH)$/),
+      ),
+    );
+
     it.scopedLive("finds another program on the port", () =>
       Effect.gen(function* () {
         yield* fakePeer(own, () => undefined);
@@ -372,15 +380,25 @@ describe("nameq doctor", () => {
         const here = place();
         writeFileSync(join(here.features, "db"), '{"port":');
         writeFileSync(join(here.features, "no.name"), "1");
+        writeFileSync(join(here.features, "bytes"), Buffer.from([34, 0xff, 34]));
+        spawnSync("mkfifo", [join(here.features, "pipe")]);
         writeFileSync(join(here.features, "empty"), "\n");
         writeFileSync(join(here.features, "large"), `"${"x".repeat(1024 * 1024)}"`);
         const { findings } = yield* doctor(at(here));
-        assertFound(findings, "fail", "features", "db is not JSON at character 9");
-        assertFound(findings, "fail", "features", "large is larger");
+        assertFound(findings, "fail", "features", "db is not offered: it is not JSON at character 9");
+        assertFound(findings, "fail", "features", "large is not offered: it is larger");
+        assertFound(findings, "fail", "features", "bytes is not offered: it is not UTF-8");
+        assertFound(findings, "fail", "features", "pipe is not offered: it is neither a file nor a directory");
         assertFound(findings, "warn", "features", "no.name is no feature");
         assert.notInclude(findings.map(({ message }) => message).join(), "empty is");
       }),
     );
+
+    it("finds that there are more features than a node offers", () => {
+      const here = place();
+      for (let i = 0; i <= Feature.maxFeatures; i++) writeFileSync(join(here.features, `f${i}`), "1");
+      assertFound(Host.features(here.features), "fail", "features", `a node offers at most ${Feature.maxFeatures}`);
+    });
 
     it("finds that the kernel's limits for watches are reached", () => {
       const roomy = { maxWatches: 10_000, maxInstances: 128, watches: 10, instances: 3 };
@@ -645,6 +663,36 @@ describe("nameq doctor", () => {
         }),
     );
 
+    it.scopedLive("says nothing when it cannot read whether the address still has features", () =>
+      Effect.gen(function* () {
+        const here = place();
+        const peer = yield* fakePeer("127.45.1.2", () => announcement("127.45.1.2"));
+        const options = withPeers(here, "127.45.1.2");
+        writeFileSync(join(here.home, "registry", own), "{");
+        assertFound((yield* doctor(options)).findings, "skip", "peers", "it is not known whether");
+
+        const fake = yield* FakeS3.make;
+        for (const address of [own, "127.45.1.2"]) fake.put(`prod/${address}`, object('{"web":true}'));
+        fake.fault = ({ key, method }) =>
+          method === "GET" && key.endsWith(own) ? { kind: "answer", status: 403, code: "AccessDenied" } : undefined;
+        const { findings } = yield* doctor([...at(here), ...withS3(here, fake)]);
+        assertFound(findings, "ok", "s3-list", "can be listed");
+        assertFound(findings, "skip", "peers", "it is not known whether");
+        assert.deepStrictEqual(peer.heard, []);
+      }),
+    );
+
+    it.scopedLive("signs with no key that is only accepted", () =>
+      Effect.gen(function* () {
+        const here = place();
+        const peer = yield* fakePeer("127.45.1.2", () => announcement("127.45.1.2"));
+        const options = withPeers(here, "127.45.1.2").filter((option) => !option.startsWith("--secret-file"));
+        const { findings } = yield* doctor([...options, `--accept-secret-file=${here.secret}`]);
+        assertFound(findings, "skip", "peers", "they were not asked: for that a key");
+        assert.deepStrictEqual(peer.heard, []);
+      }),
+    );
+
     it.scopedLive("says nothing when the registry cannot be asked, unless it is told to", () =>
       Effect.gen(function* () {
         const peer = yield* fakePeer("127.45.1.2", () => announcement("127.45.1.2"));
@@ -797,6 +845,14 @@ describe("nameq doctor", () => {
       }),
     );
 
+    it.scopedLive("takes a URL and a name for it, as status does", () =>
+      Effect.gen(function* () {
+        for (const where of ["https://127.0.0.1:1/behind/a/proxy", "localhost.:1"]) {
+          assertFound((yield* doctor([...at(place()), "--http", where])).findings, "fail", "http", "is out of reach");
+        }
+      }),
+    );
+
     it.scopedLive("looks at another host's node without taking this host for it", () =>
       Effect.gen(function* () {
         const face = yield* FakeFace.make;
@@ -827,5 +883,7 @@ describe("a finding", () => {
     const findings = Peers.judgeExchange(peers, port, new Map());
     assert.isBelow(findings.length, 25);
     assertFound(findings, "fail", "peer", "and 30 more like these");
+    const offsets = Array.from({ length: 300_000 }, () => ["10.0.0.1", 1] as const);
+    assertFound(Peers.judgePeerClocks(offsets), "ok", "peer-clock", "300000 peers");
   });
 });

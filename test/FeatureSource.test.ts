@@ -384,10 +384,10 @@ describe("a feature directory, by what was seen of it", () => {
   );
 
   const faults: ReadonlyArray<readonly [what: string, reason: string, said: string, make: (path: string) => void]> = [
-    ["is no JSON", "syntax", "not JSON at character 7", (path) => fs.writeFileSync(path, '{"a":1 ')],
-    ["goes on after the value", "syntax", "not JSON at character 2", (path) => fs.writeFileSync(path, "1 2")],
-    ["starts with a byte order mark", "syntax", "at character 0", (path) => fs.writeFileSync(path, "\ufeff1")],
-    ["is too deep", "depth", "at character 64", (path) => fs.writeFileSync(path, "[".repeat(65) + "]".repeat(65))],
+    ["is no JSON", "syntax", "not JSON at character 8", (path) => fs.writeFileSync(path, '{"a":1 ')],
+    ["goes on after the value", "syntax", "not JSON at character 3", (path) => fs.writeFileSync(path, "1 2")],
+    ["starts with a byte order mark", "syntax", "at character 1", (path) => fs.writeFileSync(path, "\ufeff1")],
+    ["is too deep", "depth", "at character 65", (path) => fs.writeFileSync(path, "[".repeat(65) + "]".repeat(65))],
     ["is no UTF-8", "utf8", "not UTF-8", (path) => fs.writeFileSync(path, Buffer.from([34, 0xff, 34]))],
     [
       "is too large",
@@ -445,7 +445,7 @@ describe("a feature directory, by what was seen of it", () => {
       assert.strictEqual(source.count("syntax"), 1);
       yield* source.settle;
       assert.strictEqual(source.count("syntax"), 2);
-      assert.include(source.logs.at(-1)!, "at character 19");
+      assert.include(source.logs.at(-1)!, "at character 20");
     }),
   );
 

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import * as Address from "../Address.js";
 import * as Feature from "../Feature.js";
-import * as Json from "../Json.js";
+import { isFileFault, readFile } from "../FeatureSource.js";
 import type { SecretSource } from "../Secrets.js";
 import { fail, type Finding, ok, skip, warn } from "./DoctorFinding.js";
 
@@ -42,8 +42,9 @@ export const sourceFor = (peer: Address.Address): Effect.Effect<string> =>
     Effect.flatMap(socketOf(peer), (socket) =>
       Effect.async<string>((resume) => {
         socket.on("error", (cause) => resume(Effect.succeed(codeOf(cause))));
-        // nothing is sent
-        socket.connect(9, peer, () => resume(Effect.succeed(socket.address().address)));
+        // nothing is sent. Without a callback, which would be called for a failure too
+        socket.on("connect", () => resume(Effect.succeed(socket.address().address)));
+        socket.connect(9, peer);
       }),
     ),
   );
@@ -352,10 +353,7 @@ export const directory = (
   }
 };
 
-/** Largest feature file that is read, bytes. Source: PROTOCOL, section 1. */
-const maxFeatureBytes = 1024 * 1024;
-
-/** Looks at this host's own features. */
+/** Looks at this host's own features, as the node reads them. */
 export const features = (place: string): ReadonlyArray<Finding> => {
   let names: ReadonlyArray<string>;
   try {
@@ -369,31 +367,26 @@ export const features = (place: string): ReadonlyArray<Finding> => {
   for (const name of names) {
     const file = path.join(place, name);
     try {
-      const stat = fs.statSync(file);
-      if (!stat.isFile()) continue;
+      const stat = fs.statSync(file, { bigint: true, throwIfNoEntry: false });
+      if (stat === undefined || stat.isDirectory()) continue;
       if (!Feature.isFeatureName(name)) {
         findings.push(
           warn("features", `${file} is no feature: its name is not allowed`, "use 1 to 255 of A-Z a-z 0-9 - _"),
         );
         continue;
       }
-      const parsed = stat.size > maxFeatureBytes ? undefined : Feature.parseValue(fs.readFileSync(file, "utf8"));
-      if (parsed === undefined) {
-        findings.push(fail("features", `${file} is larger than ${maxFeatureBytes} bytes`, "make it smaller"));
-      } else if (!Json.isFault(parsed)) {
-        good++;
-      } else if (stat.size > 0 && fs.readFileSync(file, "utf8").trim() !== "") {
-        findings.push(
-          fail(
-            "features",
-            `${file} is not JSON at character ${parsed.offset + 1}: it is not offered`,
-            `nameq feature --feature-dir ${place} ${name} VALUE`,
-          ),
-        );
-      }
+      const content = readFile(file, stat);
+      if (isFileFault(content)) {
+        const fix = `nameq feature --feature-dir ${place} ${name} VALUE`;
+        findings.push(fail("features", `${file} is not offered: ${content.message}`, fix));
+      } else if (content !== null) good++;
     } catch (cause) {
-      findings.push(fail("features", `${file} cannot be read (${codeOf(cause)})`, "let the node's user read it"));
+      findings.push(fail("features", `${file} cannot be looked at (${codeOf(cause)})`, "let the node's user read it"));
     }
+  }
+  if (good > Feature.maxFeatures) {
+    const most = `a node offers at most ${Feature.maxFeatures}, the first by name`;
+    findings.push(fail("features", `${good} in ${place}: ${most}`, "remove some"));
   }
   return findings.length > 0 ? findings : [ok("features", `${good} in ${place}, all of them JSON`)];
 };

@@ -133,7 +133,8 @@ export const judgePeerClocks = (
         "set its clock or this one (timedatectl, chronyc makestep); the one that also differs from S3's is wrong";
       return Math.abs(ms) > defaults.replayMs ? fail("peer-clock", off, fix) : warn("peer-clock", off, fix);
     });
-  const most = Math.max(...offsets.map(([, ms]) => Math.abs(ms)));
+  // of a fleet too large for the arguments of a call
+  const most = offsets.reduce((most, [, ms]) => Math.max(most, Math.abs(ms)), 0);
   return findings.length > 0
     ? limited(findings)
     : [ok("peer-clock", `${count(offsets.length, "peer")}: their clocks differ by ${offset(most)} at most`)];

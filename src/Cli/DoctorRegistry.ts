@@ -21,8 +21,8 @@ export interface Registered {
   readonly findings: ReadonlyArray<Finding>;
   /** Nodes with an object that is not too old, the own one not among them. */
   readonly peers: ReadonlyArray<{ readonly address: Address.Address; readonly ageMs: number }>;
-  /** The own object, if it is not too old. Undefined: unknown, or there is none. */
-  readonly own: RegistryObject.RegistryContent | undefined;
+  /** The own object, if it is not too old. Undefined: there is none, as far as is known. */
+  readonly own: RegistryObject.RegistryContent | "unreadable" | undefined;
   /** Whether the registry could be listed. */
   readonly listed: boolean;
 }
@@ -284,7 +284,7 @@ export const bucket = (
         ...registered,
         peers: members.peers,
         listed: true,
-        own: own !== undefined && fresh ? yield* readOwn(backend, own) : undefined,
+        own: own !== undefined && fresh ? yield* readOwn(backend.get(own), ({ bytes }) => bytes.toString()) : undefined,
       };
     }
     findings.push(...(yield* probe(backend, config, own)));
@@ -292,10 +292,17 @@ export const bucket = (
     return { ...registered, findings };
   }).pipe(Effect.scoped);
 
-const readOwn = (backend: Backend, own: Address.Address): Effect.Effect<RegistryObject.RegistryContent | undefined> =>
-  Effect.map(Effect.option(backend.get(own)), (found) => {
-    const object = Option.flatten(found);
-    return Option.isSome(object) ? RegistryObject.decode(object.value.bytes.toString()) : undefined;
+/** What the own object says. `text`: of what was got. */
+const readOwn = <A>(
+  get: Effect.Effect<Option.Option<A>, unknown>,
+  text: (got: A) => string,
+): Effect.Effect<Registered["own"]> =>
+  Effect.match(get, {
+    onFailure: () => "unreadable",
+    onSuccess: Option.match({
+      onNone: () => undefined,
+      onSome: (got) => RegistryObject.decode(text(got)) ?? "unreadable",
+    }),
   });
 
 /** Listings of nodes stop at the slash: none sees what is below. */
@@ -380,11 +387,10 @@ export const sharedDirectory = (
       findings.push(...wrong(cause).findings);
     }
     const fresh = own !== undefined && members.ownAgeMs !== undefined && members.ownAgeMs <= defaults.expiryMs;
-    const object = fresh ? Option.flatten(yield* Effect.option(registry.get(own))) : Option.none();
     return {
       findings,
       peers: members.peers,
       listed: true,
-      own: Option.isSome(object) ? RegistryObject.decode(object.value.body) : undefined,
+      own: fresh ? yield* readOwn(registry.get(own), ({ body }) => body) : undefined,
     };
   }).pipe(Effect.provide(S3Registry.layerDirectory({ directory: place })), Effect.provide(Metrics.layer));

@@ -39,6 +39,9 @@ const configOf = (
       ...options,
       dev: true,
       devDir: undefined,
+      // where the node's is, not where to listen
+      http: undefined,
+      httpTokenFile: undefined,
     };
     if (options.devDir !== undefined && !options.dev) {
       return yield* usageError("--dev-dir: only with --dev; add that or leave this out");
@@ -224,14 +227,8 @@ export const examine = <E, R>(
         ...(ofAddress.level === "fail" ? [] : [Host.judgePort(own, port, fault, running || locked)]),
       ]);
     }
-    const sources = [
-      ...(config.secret === undefined
-        ? dev === undefined
-          ? []
-          : [{ mode: 0, from: { _tag: "File", path: dev.secret } as const }]
-        : [config.secret]),
-      ...config.acceptSecrets,
-    ];
+    const signing = config.secret ?? (dev && { mode: 0, from: { _tag: "File", path: dev.secret } as const });
+    const sources = [...(signing === undefined ? [] : [signing]), ...config.acceptSecrets];
     const keys = sources.map(Host.key);
     yield* tell(
       sources.length === 0
@@ -277,7 +274,7 @@ export const examine = <E, R>(
       const answers = yield* Effect.either(Face.reachability(face));
       yield* tell(
         Either.isLeft(answers)
-          ? [fail("peers", answers.left.message, "run the doctor again; if it goes on, see the kernel's log")]
+          ? [fail("peers", answers.left.problem, answers.left.advice)]
           : Peers.judgeAnswers(answers.right, nodes),
       );
       const known = new Set(nodes.nodes.map(({ address }) => address));
@@ -313,13 +310,15 @@ export const examine = <E, R>(
         ),
       ]);
     } else {
-      const [key, ...more] = keys.flatMap(([read]) => read ?? []);
+      const [key, ...more] = keys.map(([read]) => read);
       const able =
         own === undefined
           ? []
           : peers.filter((peer) => Address.mayBePeer(peer, own) && Address.family(peer) === Address.family(own));
-      const lives = registered?.own !== undefined && registered.own.features.entries.size > 0;
-      if (own === undefined || !free || key === undefined) {
+      const object = registered?.own;
+      const lives = typeof object === "object" ? object.features : Feature.empty;
+      // a further key that is accepted is none to sign with
+      if (own === undefined || !free || key === undefined || signing === undefined) {
         yield* tell([
           skip(
             "peers",
@@ -329,27 +328,27 @@ export const examine = <E, R>(
         ]);
       } else if (able.length === 0) {
         yield* tell([skip("peers", "no peer is known", "name some with --peer, or the registry")]);
-      } else if (registered?.listed !== true && !options.exchange) {
+      } else if ((registered?.listed !== true || object === "unreadable") && !options.exchange) {
         yield* tell([
           skip(
             "peers",
-            "they were not asked: without the registry it is not known whether this address still has features",
+            "they were not asked: without the registry's word it is not known whether this address still has features",
             "add --exchange, which says goodbye for it",
           ),
         ]);
-      } else if (lives && !options.exchange) {
+      } else if (lives.entries.size > 0 && !options.exchange) {
         yield* tell([
           skip(
             "peers",
-            `they were not asked: the registry still has ${count(registered!.own!.features.entries.size, "feature")} of ${own}, whose node ended without a goodbye or runs elsewhere`,
+            `they were not asked: the registry still has ${count(lives.entries.size, "feature")} of ${own}, whose node ended without a goodbye or runs elsewhere`,
             "add --exchange to announce these as they are, and ask",
           ),
         ]);
       } else {
         // as canonical text: the registry's is indented
-        const features = lives ? Feature.fromEntries(registered!.own!.features.entries) : undefined;
+        const features = lives.entries.size > 0 ? Feature.fromEntries(lives.entries) : undefined;
         const answers = yield* Effect.either(
-          Peers.exchange({ own, port, keys: [key, ...more], peers: able, features }),
+          Peers.exchange({ own, port, keys: [key, ...more.flatMap((each) => each ?? [])], peers: able, features }),
         );
         yield* tell(
           Either.isLeft(answers)
