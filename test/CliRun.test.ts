@@ -1,11 +1,12 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
+import * as Effect from "effect/Effect";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import * as http from "node:http";
 import * as net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parse } from "../src/Cli/Ready.js";
+import { isReady, parse } from "../src/Cli/Ready.js";
 import { Lines } from "./Lines.js";
 import { ensureBuilt, outcome, run, start } from "./Program.js";
 
@@ -49,10 +50,29 @@ describe("what is ready", () => {
     assert.deepStrictEqual(parse("http://localhost/up"), { _tag: "Http", url: "http://localhost/up" });
     assert.deepStrictEqual(parse("http:https://localhost/up"), { _tag: "Http", url: "https://localhost/up" });
     assert.deepStrictEqual(parse("pg_isready -q"), { _tag: "Shell", command: "pg_isready -q" });
-    for (const text of ["", " ", "tcp:", "tcp:0", "tcp:65536", "tcp:web", "http://", "http:x", "http://[::1"]) {
+    for (const text of [
+      "",
+      " ",
+      "tcp:",
+      "tcp:0",
+      "tcp:65536",
+      "tcp:web",
+      "http://",
+      "http:x",
+      "http://[::1",
+      "http://u:100%@h/",
+    ]) {
       assert.isUndefined(parse(text), text);
     }
   });
+
+  it.effect("is not what cannot be asked", () =>
+    Effect.gen(function* () {
+      // longer than the kernel lets an argument be: the program is not even started
+      const command = "x".repeat(200_000);
+      assert.isFalse(yield* isReady({ _tag: "Shell", command }, {}));
+    }),
+  );
 });
 
 describe("nameq run", () => {

@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import * as http from "node:http";
 import * as https from "node:https";
 import { connect } from "node:net";
+import { urlToHttpOptions } from "node:url";
 import type { Environment } from "./Argv.js";
 
 /** What to ask. */
@@ -22,7 +23,15 @@ export const parse = (text: string): Check | undefined => {
       : undefined;
   }
   const url = /^(?:http:)?(https?:\/\/.+)$/.exec(text)?.[1];
-  if (url !== undefined) return URL.canParse(url) ? { _tag: "Http", url } : undefined;
+  if (url !== undefined) {
+    try {
+      // also fails on a name or password whose % starts no escape, which Node cannot send
+      urlToHttpOptions(new URL(url));
+      return { _tag: "Http", url };
+    } catch {
+      return undefined;
+    }
+  }
   return /^https?:/.test(text) || text.trim() === "" ? undefined : { _tag: "Shell", command: text };
 };
 
@@ -67,10 +76,13 @@ const ask = (check: Check, environment: Environment): Effect.Effect<boolean> =>
     }
   });
 
-/** Asks once: a status 0, a connection, or an HTTP status from 200 to 399 within 5 seconds. */
+/** Asks once: a status 0, a connection, or an HTTP status from 200 to 399 within 5 seconds. What cannot be asked is not ready. */
 export const isReady = (check: Check, environment: Environment): Effect.Effect<boolean> =>
-  Effect.timeoutTo(ask(check, environment), {
-    duration: patienceMs,
-    onSuccess: (ready) => ready,
-    onTimeout: () => false,
-  });
+  Effect.timeoutTo(
+    Effect.catchAllDefect(ask(check, environment), () => Effect.succeed(false)),
+    {
+      duration: patienceMs,
+      onSuccess: (ready) => ready,
+      onTimeout: () => false,
+    },
+  );
