@@ -56,6 +56,9 @@ const facility = 3;
 /** Longer texts are cut: every receiver takes 2,048 bytes, common ones 8,192. Characters. */
 const maxText = 2_000;
 
+/** The same in UTF-8, for the program `logger`: it would take what is beyond its own 1,024 for a message of its own, prefix and all. */
+const maxTextBytes = 4 * maxText;
+
 /** Messages kept while there is no connection, and bytes that may wait in one that is slow. More are dropped. */
 const maxKept = 1_000;
 const maxPendingBytes = 262_144;
@@ -177,15 +180,23 @@ const isSocket = (path: string): boolean => {
 
 const openLocal = (path: string): Effect.Effect<Link, unknown> =>
   Effect.gen(function* () {
-    const child: ChildProcess = spawn(
-      "logger",
-      ["--socket", path, "--prio-prefix", "--tag", "nameq", `--id=${process.pid}`],
-      { stdio: ["pipe", "ignore", "pipe"], detached: true },
-    );
+    // throws for want of memory
+    const child: ChildProcess = yield* Effect.try({
+      try: () =>
+        spawn(
+          "logger",
+          ["--socket", path, "--prio-prefix", "--size", `${maxTextBytes}`, "--tag", "nameq", `--id=${process.pid}`],
+          { stdio: ["pipe", "ignore", "pipe"], detached: true },
+        ),
+      catch: (cause) => cause,
+    });
     const end = endOf(child, "exit");
     let cause: unknown = 'the program "logger" ended';
+    // a line may come in parts
+    let said = "";
     child.stderr?.on("data", (chunk: Buffer) => {
-      cause = `logger: ${chunk.toString().trim().slice(0, 200)}`;
+      said = (said + chunk.toString()).slice(-200);
+      cause = `logger: ${said.trim().split("\n").at(-1)}`;
     });
     child.stdin?.on("error", () => {});
     yield* opened(child, "spawn", () => child.kill());

@@ -66,7 +66,12 @@ const makeSender = (
       onTrouble(cause.message);
     });
     started.stdin?.on("error", ended);
-    started.stderr?.setEncoding("utf8").on("data", (text: string) => onTrouble(text.trim().split("\n", 1).join("")));
+    // a shell says a line in parts
+    let said = "";
+    started.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      said = (said + text).slice(0, maxPendingBytes);
+      if (said.includes("\n")) onTrouble(said.trim().split("\n", 1).join(""));
+    });
     return started;
   };
   const end = Effect.async<void>((resume) => {
@@ -76,7 +81,12 @@ const makeSender = (
   }).pipe(Effect.timeoutOption(endMs), Effect.ensuring(Effect.sync(() => child?.kill("SIGKILL"))));
   return Effect.acquireRelease(
     Effect.succeed((assignments: ReadonlyArray<string>) => {
-      child ??= start();
+      try {
+        child ??= start();
+      } catch (cause) {
+        // for want of memory: the next sign of life tries again
+        return onTrouble(String(cause));
+      }
       if ((child.stdin?.writableLength ?? 0) > maxPendingBytes) return;
       child.stdin?.write(`${assignments.map(printable).join("\t")}\n`);
     }),

@@ -243,12 +243,15 @@ describe("on the local socket", () => {
         Effect.gen(function* () {
           const send = yield* Syslog.make({ _tag: "Local", path }, quiet);
           send(message("all is well"));
+          // what a stranger says, at a place where the program would begin a message of its own
+          send(message(`${"x".repeat(1_024)}<8>forged`, 4));
           send(message("the disk is full", 3));
         }),
       );
       let all = "";
       while (!all.includes("full")) all += yield* Queue.take(received);
       assert.match(all, /<30>.*nameq\[\d+\]: all is well/);
+      assert.match(all, /<28>.*nameq\[\d+\]: x{1024}<8>forged/);
       assert.match(all, /<27>.*nameq\[\d+\]: the disk is full/);
     }).pipe(Effect.scoped, Effect.timeout("20 seconds")),
   );

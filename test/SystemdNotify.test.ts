@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as Fiber from "effect/Fiber";
 import * as Logger from "effect/Logger";
+import * as Option from "effect/Option";
 import type * as Scope from "effect/Scope";
 import * as fs from "node:fs";
 import * as os from "node:os";
@@ -113,6 +114,41 @@ describe("SystemdNotify", () => {
         lines[0]!,
         /^the service manager is not told of this node: .*systemd-notify.*Install systemd-notify/,
       );
+    }),
+  );
+
+  it.scopedLive("says the helper's first line, in however many parts that comes", () =>
+    Effect.gen(function* () {
+      const bin = yield* directory;
+      const script = "#!/bin/sh\nprintf 'there is ' >&2; sleep 0.1; echo 'nobody' >&2; echo 'more' >&2\n";
+      fs.writeFileSync(path.join(bin, "systemd-notify"), script, { mode: 0o755 });
+      const lines: Array<string> = [];
+      const logger = Logger.make(({ message }) => lines.push(String(message)));
+      yield* Effect.gen(function* () {
+        const notify = yield* SystemdNotify.make({
+          NOTIFY_SOCKET: "@there",
+          PATH: `${bin}:${process.env["PATH"]}`,
+        });
+        yield* Effect.fork(notify.run({ whenReady: Effect.void, status: () => "" }));
+        yield* Effect.repeat(Effect.sleep(5), { until: () => lines.length > 0 });
+      }).pipe(Effect.scoped, Effect.provide(Logger.replace(Logger.defaultLogger, logger)));
+      assert.include(lines[0], "of this node: there is nobody. Install");
+    }),
+  );
+
+  it.scopedLive("goes on when the helper cannot be started", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = [];
+      const logger = Logger.make(({ message }) => lines.push(String(message)));
+      yield* Effect.gen(function* () {
+        // no program can be given such a variable
+        const notify = yield* SystemdNotify.make({ NOTIFY_SOCKET: "\0", WATCHDOG_USEC: "10000" });
+        const running = yield* Effect.fork(notify.run({ whenReady: Effect.void, status: () => "" }));
+        yield* Effect.repeat(Effect.sleep(5), { until: () => lines.length > 0 });
+        assert.isTrue(Option.isNone(yield* Fiber.poll(running)));
+        yield* Fiber.interrupt(running);
+      }).pipe(Effect.scoped, Effect.provide(Logger.replace(Logger.defaultLogger, logger)));
+      assert.match(lines.join(), /^the service manager is not told of this node: /);
     }),
   );
 
