@@ -465,6 +465,10 @@ describe("nameq serve", () => {
       ["--s3-endpoint", "https://"],
     ],
     [
+      [...s3, "--s3-endpoint", "https://name:word@s3.example.net"],
+      ["--s3-endpoint: name and password", "--s3-cred-file"],
+    ],
+    [
       [...s3, "--s3-cred-file", "/not/there"],
       ["/not/there", "not there"],
     ],

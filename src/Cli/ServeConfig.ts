@@ -119,7 +119,9 @@ const parseListen = (text: string): HttpConfig["listen"] | undefined => {
 const parseUrl = (text: string): URL | undefined => {
   try {
     const url = new URL(text);
-    return /^https?:$/.test(url.protocol) && url.hostname !== "" ? url : undefined;
+    // these would not be used, but shown in messages
+    const bare = url.username === "" && url.password === "";
+    return /^https?:$/.test(url.protocol) && url.hostname !== "" && bare ? url : undefined;
   } catch {
     return undefined;
   }
@@ -249,7 +251,11 @@ export const validate = (
     }
     const url = options.s3Endpoint === undefined ? undefined : parseUrl(options.s3Endpoint);
     if (options.s3Endpoint !== undefined && url === undefined) {
-      problem(`--s3-endpoint: "${options.s3Endpoint}" is no URL; give one such as https://s3.example.net`);
+      problem(
+        options.s3Endpoint.includes("@")
+          ? "--s3-endpoint: name and password do not belong there; name a file that holds them with --s3-cred-file"
+          : `--s3-endpoint: "${options.s3Endpoint}" is no URL; give one such as https://s3.example.net`,
+      );
     }
     // servers other than AWS commonly do not care which region is signed for
     const region = options.s3Region ?? (url === undefined ? undefined : "us-east-1");
