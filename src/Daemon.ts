@@ -158,8 +158,14 @@ export const run = (
     };
     const { view } = options;
     const settled = yield* Effect.makeLatch(false);
-    metrics.gauge("registry_reads_pending", () => reads.unsafeSize().pipe(Option.getOrElse(() => 0)));
-    metrics.gauge("log_lines_pending", () => log.unsafeSize().pipe(Option.getOrElse(() => 0)));
+    // fewer than none: those who wait for one
+    const waiting = (queue: Pick<Queue.Queue<unknown>, "unsafeSize">): number =>
+      Math.max(
+        0,
+        Option.getOrElse(queue.unsafeSize(), () => 0),
+      );
+    metrics.gauge("registry_reads_pending", () => waiting(reads));
+    metrics.gauge("log_lines_pending", () => waiting(log));
     const started = yield* Effect.makeLatch(false);
     const alarm = yield* Alarm.make;
     /** What `waking` waits for. */
@@ -254,12 +260,6 @@ export const run = (
       Effect.scoped,
     );
 
-    // fewer than none: those who wait for one
-    const waiting = (queue: Pick<Queue.Queue<unknown>, "unsafeSize">): number =>
-      Math.max(
-        0,
-        Option.getOrElse(queue.unsafeSize(), () => 0),
-      );
     const sizes = () => {
       const { hosts, directories, unwritten, failing } = tree.sizes();
       return {

@@ -92,6 +92,21 @@ describe("the HTTP face", () => {
     }),
   );
 
+  it.scopedLive("says of nothing that waits that it is fewer than none", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 2 });
+      cluster.advance("1 minute");
+      const { body } = yield* ask(yield* face(cluster), "/metrics");
+      const waiting = [...body.matchAll(/^(nameq_\w+_pending) (.*)$/gm)].map(([, name, value]) => `${name} ${value}`);
+      assert.deepStrictEqual(waiting, [
+        "nameq_datagrams_pending 0",
+        "nameq_registry_reads_pending 0",
+        "nameq_log_lines_pending 0",
+        "nameq_tree_hosts_pending 0",
+      ]);
+    }),
+  );
+
   it.live("leaves its URL in the state directory while it is up", () =>
     Effect.gen(function* () {
       const stateDir = mkdtempSync(join(base, "url-"));
