@@ -83,6 +83,9 @@ export interface Viewed {
 const maxChanges = 1_024;
 const maxForgotten = 256;
 
+/** Characters that the values of those changes may have together. */
+const maxChangesLength = 4 * 1024 * 1024;
+
 /** Drops of one reason are a condition for so long after the last of them, ms: three heartbeats. */
 const dropConditionMs = 120_000;
 
@@ -106,6 +109,7 @@ export class NodeView {
   readonly listeners = new Set<() => void>();
   private viewed: Viewed | undefined;
   private readonly ring: Array<Change> = [];
+  private ringLength = 0;
   private readonly forgottenNodes = new Map<Address, NodeReport>();
   private readonly drops = new Map<string, Drops>();
   private readonly noted = new Map<string, ConditionReport>();
@@ -132,8 +136,13 @@ export class NodeView {
   }
 
   private note(atMs: number, feature: FeatureName, host: Address, value: FeatureValue | undefined): void {
-    if (this.ring.length === maxChanges) this.ring.shift();
-    this.ring.push({ sequence: ++this.last, atMs, feature, host, value });
+    // as a slice, which it mostly is, it would keep all that its host announced with it
+    const own = value === undefined ? undefined : (` ${value}`.slice(1) as FeatureValue);
+    this.ring.push({ sequence: ++this.last, atMs, feature, host, value: own });
+    this.ringLength += own?.length ?? 0;
+    while (this.ring.length > maxChanges || this.ringLength > maxChangesLength) {
+      this.ringLength -= this.ring.shift()?.value?.length ?? 0;
+    }
   }
 
   /** A peer expired. */
@@ -182,6 +191,11 @@ export class NodeView {
   /** Whether membership is known (the registry scanned, or given up on) and stands in the tree. */
   get ready(): boolean {
     return this.isReady;
+  }
+
+  /** Whether the daemon runs: before, nobody can be asked. */
+  get isRunning(): boolean {
+    return this.viewed !== undefined;
   }
 
   /** Waits until it is. */

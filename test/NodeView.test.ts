@@ -99,6 +99,19 @@ describe("NodeView", () => {
   );
 
   it(
+    "keeps fewer changes where they are large",
+    fleet({ nodes: 1 }, (cluster) => {
+      const { view } = cluster.node(0);
+      for (let i = 0; i < 20; i++) cluster.node(0).set("n", String(i).padEnd(900_000));
+      const { sequence } = view;
+      assert.lengthOf(view.changesSince(sequence - 4)!, 4);
+      assert.isUndefined(view.changesSince(sequence - 5));
+      for (let i = 0; i < 1_024; i++) cluster.node(0).set("n", i);
+      assert.lengthOf(view.changesSince(view.sequence - 1_024)!, 1_024);
+    }),
+  );
+
+  it(
     "tells of each node its state, version and clock, from alive to forgotten",
     fleet({ nodes: 3 }, (cluster) => {
       const { view } = cluster.node(0);
