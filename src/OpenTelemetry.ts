@@ -20,7 +20,11 @@ import * as Otlp from "./Otlp.js";
 import { version } from "./Version.js";
 
 /** The collector did not take what it was sent. Never holds a header. */
-class CollectorError extends Data.TaggedError("CollectorError")<{ readonly detail: string }> {}
+class CollectorError extends Data.TaggedError("CollectorError")<{
+  readonly detail: string;
+  /** It will not take it later either. */
+  readonly final?: boolean;
+}> {}
 
 export interface TelemetryOptions {
   readonly environment: Otlp.Environment;
@@ -33,13 +37,16 @@ export interface TelemetryOptions {
 /** How long the last spans and metrics may take at the end, ms. */
 const flushMs = 1_000;
 
+/** What may be sent again. Source: OTLP 1, "Retryable Response Codes". */
+const passing: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+
 /** Longest answer that is read, bytes: it says nothing that we need. */
 const maxAnswer = 65_536;
 
 const post = (target: Otlp.Target, text: string): Effect.Effect<void, CollectorError> =>
   Effect.async<void, CollectorError>((resume) => {
     const body = target.gzip ? gzipSync(text) : Buffer.from(text);
-    const fail = (detail: string): void => resume(new CollectorError({ detail }));
+    const fail = (detail: string, final = false): void => resume(new CollectorError({ detail, final }));
     const request = (target.url.protocol === "https:" ? https : http).request(
       target.url,
       {
@@ -61,7 +68,9 @@ const post = (target: Otlp.Target, text: string): Effect.Effect<void, CollectorE
         });
         response.on("error", () => {});
         response.on("close", () =>
-          statusCode >= 200 && statusCode < 300 ? resume(Effect.void) : fail(`it answers with status ${statusCode}`),
+          statusCode >= 200 && statusCode < 300
+            ? resume(Effect.void)
+            : fail(`it answers with status ${statusCode}`, !passing.has(statusCode)),
         );
       },
     );
@@ -122,9 +131,9 @@ class Span implements Tracer.Span {
 /** Logs the first failure in a row, and that it is over. */
 const reporting = (signal: Otlp.Signal, target: Otlp.Target) => {
   let failing = false;
-  return (effect: Effect.Effect<void, CollectorError>): Effect.Effect<boolean> =>
+  return (effect: Effect.Effect<void, CollectorError>): Effect.Effect<"taken" | "refused" | "later"> =>
     Effect.matchEffect(effect, {
-      onFailure: ({ detail }) => {
+      onFailure: ({ detail, final }) => {
         const first = !failing;
         failing = true;
         return Effect.as(
@@ -133,13 +142,16 @@ const reporting = (signal: Otlp.Signal, target: Otlp.Target) => {
                 `the OpenTelemetry collector at ${target.url.origin} does not take ${signal} (${detail}): check OTEL_EXPORTER_OTLP_ENDPOINT`,
               )
             : Effect.void,
-          false,
+          final === true ? "refused" : "later",
         );
       },
       onSuccess: () => {
         const was = failing;
         failing = false;
-        return Effect.as(was ? Effect.logInfo(`the OpenTelemetry collector takes ${signal} again`) : Effect.void, true);
+        return Effect.as(
+          was ? Effect.logInfo(`the OpenTelemetry collector takes ${signal} again`) : Effect.void,
+          "taken",
+        );
       },
     });
 };
@@ -190,9 +202,9 @@ export const make = (
       if (waiting.length === 0) return Effect.void;
       const batch = waiting.slice(0, config.maxBatch);
       return report(post(target, Otlp.spansText(config.resource, batch))).pipe(
-        Effect.flatMap((taken) => {
-          // those that it did not take go again with the next
-          if (!taken) return Effect.void;
+        Effect.flatMap((outcome) => {
+          if (outcome === "later") return Effect.void;
+          if (outcome === "refused") metrics.add("spans_dropped", "", batch.length);
           waiting = waiting.slice(batch.length);
           return send;
         }),

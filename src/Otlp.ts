@@ -54,6 +54,10 @@ const pairs = (text = ""): Readonly<Record<string, string>> =>
     }),
   );
 
+/** What Node's HTTP client would throw at. */
+const isHeader = ([name, value]: readonly [string, string]): boolean =>
+  /^[\w!#$%&'*+.^`|~-]+$/.test(name) && /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
+
 /** Reads the variables; `own` is what the resource says unless they say otherwise. */
 export const configOf = (environment: Environment, own: Readonly<Record<string, string>>): OtlpConfig => {
   const problems: Array<string> = [];
@@ -64,6 +68,16 @@ export const configOf = (environment: Environment, own: Readonly<Record<string, 
     problems.push(`${name}: "${text}" is no whole number above 0; taking ${otherwise}`);
     return otherwise;
   };
+  const headers = (text: string | undefined): Target["headers"] =>
+    Object.fromEntries(
+      Object.entries(pairs(text)).filter((header) => {
+        if (isHeader(header)) return true;
+        problems.push(
+          `OTEL_EXPORTER_OTLP_HEADERS: the name or value of "${header[0]}" has characters that a header cannot have, it is left out; write name=value,name=value`,
+        );
+        return false;
+      }),
+    );
   const target = (signal: Signal): Target | undefined => {
     const specific = (name: string) =>
       environment[`OTEL_EXPORTER_OTLP_${signal.toUpperCase()}_${name}`] || environment[`OTEL_EXPORTER_OTLP_${name}`];
@@ -88,7 +102,7 @@ export const configOf = (environment: Environment, own: Readonly<Record<string, 
     }
     return {
       url,
-      headers: pairs(specific("HEADERS")),
+      headers: headers(specific("HEADERS")),
       gzip: specific("COMPRESSION") === "gzip",
       timeoutMs: natural(
         environment[`OTEL_EXPORTER_OTLP_${signal.toUpperCase()}_TIMEOUT`]
@@ -111,7 +125,8 @@ export const configOf = (environment: Environment, own: Readonly<Record<string, 
       ...pairs(environment["OTEL_RESOURCE_ATTRIBUTES"]),
       ...(name ? { "service.name": name } : {}),
     },
-    problems,
+    // of both signals alike
+    problems: [...new Set(problems)],
   };
 };
 

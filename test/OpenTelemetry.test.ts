@@ -220,6 +220,35 @@ describe("OpenTelemetry", () => {
     }).pipe(Effect.provide(Metrics.layer)),
   );
 
+  it.scoped("gives up spans that the collector refuses for good, and counts them", () =>
+    Effect.gen(function* () {
+      const collector = yield* Collector.make;
+      const metrics = yield* Metrics;
+      const log: Array<string> = [];
+      const tracer = yield* telemetry(
+        {
+          OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: collector.url,
+          OTEL_BSP_SCHEDULE_DELAY: "100",
+          OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "4",
+        },
+        log,
+      );
+      collector.status = 400;
+      for (let n = 0; n < 4; n++) yield* Effect.void.pipe(Effect.withSpan(`s${n}`), Effect.withTracer(tracer!));
+      yield* TestClock.adjust("100 millis");
+      yield* until("it was said", () => log.length === 1);
+      assert.strictEqual(metrics.value("spans_dropped"), 4);
+      collector.status = 200;
+      yield* Effect.void.pipe(Effect.withSpan("next"), Effect.withTracer(tracer!));
+      yield* TestClock.adjust("100 millis");
+      yield* until("the next went out", () => collector.received.length === 2);
+      assert.deepStrictEqual(
+        [...collector.received[1]!.body.matchAll(/"name":"(s\d|next)"/g)].map(([, name]) => name),
+        ["next"],
+      );
+    }).pipe(Effect.provide(Metrics.layer)),
+  );
+
   it.scoped("does not wait for a collector that says nothing", () =>
     Effect.gen(function* () {
       const collector = yield* Collector.make;
@@ -273,6 +302,20 @@ describe("OpenTelemetry's variables", () => {
     assert.deepInclude(traces, { headers: { z: "1" }, timeoutMs: 8 });
     assert.strictEqual(metrics?.url.href, "http://m.example/x");
     assert.strictEqual(traces?.url.href, "https://c.example:4318/v1/traces");
+  });
+
+  it("that name a header that none can be cost that header, and do not show its value", () => {
+    const { metrics, problems } = Otlp.configOf(
+      {
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: "http://c",
+        OTEL_EXPORTER_OTLP_HEADERS: `api key=${secret},x=${secret}%0A,y=%E2%82%AC,good=1`,
+      },
+      {},
+    );
+    assert.deepStrictEqual(metrics?.headers, { good: "1" });
+    assert.lengthOf(problems, 3);
+    assert.match(problems[0]!, /OTEL_EXPORTER_OTLP_HEADERS.*api key/);
+    assert.notInclude(problems.join(), secret);
   });
 
   it("that make no sense cost what they are for, with advice", () => {

@@ -107,7 +107,7 @@ const counters: Readonly<Record<Counter, Described>> = {
   },
   spans_dropped: {
     name: "nameq_spans_dropped_total",
-    help: "Spans for OpenTelemetry that were dropped because too many waited.",
+    help: "Spans for OpenTelemetry that were dropped: too many waited, or the collector refused them.",
   },
 };
 
