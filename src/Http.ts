@@ -296,8 +296,8 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       response.writeHead(200, headers);
       metrics.add("http_requests", "200");
       // until one side ends it; the fiber goes with the connection
-      return yield* Effect.async<HttpServerResponse.HttpServerResponse>((resume) => {
-        response.on("close", () => resume(Effect.succeed(HttpServerResponse.empty())));
+      return yield* Effect.async<never>((resume) => {
+        response.on("close", () => resume(Effect.interrupt));
         events.attach(response, request.headers["last-event-id"] ?? query ?? undefined);
       });
     });
@@ -395,7 +395,12 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     yield* Effect.forkScoped(events.serve);
     let failing = false;
     const look = Effect.gen(function* () {
-      if (options.tokenFile !== undefined) token = yield* readToken(options.tokenFile);
+      if (options.tokenFile !== undefined) {
+        const read = yield* readToken(options.tokenFile);
+        // whoever follows with the token of before must show that it has this one
+        if (read !== token) events.end();
+        token = read;
+      }
       yield* restoreUrl;
       failing = false;
     }).pipe(

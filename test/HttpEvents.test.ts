@@ -254,6 +254,61 @@ describe("the event stream", () => {
     60_000,
   );
 
+  it.scoped("cuts off nobody who reads, however much comes at once", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      yield* pass(cluster, "5 seconds");
+      const follower = yield* follow(yield* face(cluster));
+      yield* awaiting(follower, "snapshot");
+      for (const name of ["a", "b", "c"]) cluster.node(0).set(name, "x".repeat(700_000));
+      yield* pass(cluster, "2 seconds");
+      yield* awaiting(follower, "change", 3);
+      cluster.node(0).set("d", 1);
+      yield* pass(cluster, "2 seconds");
+      yield* awaiting(follower, "change", 4);
+      assert.strictEqual(cluster.node(0).metrics!.value("http_events_cut"), 0);
+    }),
+  );
+
+  it.scoped("goes on after a fault in one telling, and says so", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      yield* pass(cluster, "5 seconds");
+      const log: Array<string> = [];
+      const follower = yield* follow(yield* face(cluster, { log }));
+      yield* awaiting(follower, "snapshot");
+      const { view } = cluster.node(0);
+      const { changesSince } = view;
+      view.changesSince = () => {
+        view.changesSince = changesSince;
+        throw new Error("broken");
+      };
+      cluster.node(0).set("a", 1);
+      yield* pass(cluster, "2 seconds");
+      yield* until("it was said", () => /this is a bug.*broken/s.test(log.join()));
+      cluster.node(0).set("b", 1);
+      yield* pass(cluster, "2 seconds");
+      yield* awaiting(follower, "change", 2);
+    }),
+  );
+
+  it.scoped("tells in each snapshot what time it is, one second late at most", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      yield* pass(cluster, "5 seconds");
+      const url = yield* face(cluster);
+      const lateMs = Effect.fnUntraced(function* () {
+        const [snapshot] = yield* awaiting(yield* follow(url), "snapshot");
+        return cluster.time.unixMs - Date.parse((JSON.parse(snapshot!) as { at: string }).at);
+      });
+      assert.strictEqual(yield* lateMs(), 0);
+      cluster.advance("10 seconds");
+      assert.strictEqual(yield* lateMs(), 10_000);
+      yield* TestClock.adjust("1 second");
+      assert.strictEqual(yield* lateMs(), 0);
+    }),
+  );
+
   it.scoped("says nothing of clients that leave", () =>
     Effect.gen(function* () {
       const cluster = yield* fleet({ nodes: 2 });
@@ -292,6 +347,9 @@ describe("the event stream", () => {
         for (const follower of followers) yield* awaiting(follower, "snapshot");
         yield* Scope.close(scope, Exit.void);
         for (const follower of followers) yield* until("ended", follower.ended);
+        const { metrics } = cluster.node(0);
+        assert.strictEqual(metrics!.value("http_requests", "200"), 2);
+        assert.strictEqual(metrics!.value("http_requests", "204"), 0);
         assert.isTrue(followers[0]!.text().endsWith("\n\n"));
       }),
     ),

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import * as TestClock from "effect/TestClock";
-import { ask, face, fleet, raw } from "./HttpFace.js";
+import { ask, face, fleet, follow, raw, until } from "./HttpFace.js";
 
 const base = mkdtempSync(join(tmpdir(), "nameq-hostile-"));
 afterAll(() => rmSync(base, { recursive: true, force: true }));
@@ -48,6 +48,11 @@ const cases: ReadonlyArray<readonly [what: string, bytes: string, ...expected: R
     "headers of 20,000 bytes in all",
     get("/healthz", ...Array.from({ length: 1_500 }, (_, i) => `X${i}: ${i}abcdefghi`)),
     431,
+  ],
+  [
+    "two ids of a last event",
+    "HEAD /v1/events?last-event-id=a&last-event-id=b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    200,
   ],
   ["a whole URL", get("http://localhost/v1/features"), 400],
   ["another host's URL", get("http://example.net/v1/features"), 400],
@@ -253,8 +258,10 @@ describe("the HTTP face", () => {
           (answer) => answer.status,
         );
       assert.strictEqual(yield* status(token), 200);
+      const follower = yield* follow(url, { headers: { authorization: `Bearer ${token}` } });
       writeFileSync(file, "another-token-of-this-test");
       yield* TestClock.adjust("5 seconds");
+      yield* until("the stream of who has the old one alone ends", follower.ended);
       assert.strictEqual(yield* status(token), 401);
       assert.strictEqual(yield* status("another-token-of-this-test"), 200);
       writeFileSync(file, "");

@@ -29,7 +29,7 @@ const event = (name: string, data: unknown) => ({
 const snapshot = (features: string, nodes: ReadonlyArray<object> = [node("10.0.0.1")]) =>
   event(
     "snapshot",
-    `{"self":{"address":"10.0.0.1"},"features":${features},"nodes":${JSON.stringify(nodes)},"conditions":[]}`,
+    `{"at":"2026-01-02T03:04:07.000Z","self":{"address":"10.0.0.1"},"features":${features},"nodes":${JSON.stringify(nodes)},"conditions":[]}`,
   );
 
 const texts = (store: Store) =>

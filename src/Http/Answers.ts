@@ -22,7 +22,7 @@ export interface Self {
 const maxDateMs = 8.64e15;
 
 /** ISO 8601; what no Date can hold is null: some times are a stranger's. */
-const time = (ms: number): string => (Math.abs(ms) <= maxDateMs ? `"${new Date(ms).toISOString()}"` : "null");
+export const time = (ms: number): string => (Math.abs(ms) <= maxDateMs ? `"${new Date(ms).toISOString()}"` : "null");
 
 /** Milliseconds to the third place. */
 const ms = (value: number | undefined): string =>

@@ -120,13 +120,11 @@ const problem = (status: number, description: string) =>
 const text = (contentType: string, status = 200) =>
   HttpApiSchema.Text({ contentType }).annotations(HttpApiSchema.annotations({ status }));
 
-const lastEventId = Schema.Struct({
-  "last-event-id": Schema.optional(
-    Schema.String.annotations(
-      about("The id of the last event seen: resumes without a snapshot where that is possible."),
-    ),
-  ),
-});
+const lastEventId = <A, I>(schema: Schema.Schema<A, I>) => {
+  const description = "The id of the last event seen: resumes without a snapshot where that is possible.";
+  const annotated = schema.annotations({ description, jsonSchema: { type: "string", description } });
+  return Schema.Struct({ "last-event-id": Schema.optional(annotated) });
+};
 
 const v1 = HttpApiGroup.make("v1", { topLevel: true })
   .add(
@@ -158,15 +156,16 @@ const v1 = HttpApiGroup.make("v1", { topLevel: true })
   )
   .add(
     HttpApiEndpoint.get("events", "/v1/events")
-      .setUrlParams(lastEventId)
-      .setHeaders(lastEventId)
+      // of several the first counts
+      .setUrlParams(lastEventId(Schema.Union(Schema.String, Schema.Array(Schema.String))))
+      .setHeaders(lastEventId(Schema.String))
       .addSuccess(text("text/event-stream"))
       .addError(problem(503, "Too many clients."))
       .annotate(OpenApi.Summary, "A snapshot, then what changes, as server-sent events")
       .annotate(
         OpenApi.Description,
         [
-          "Events: `snapshot` {self, features, nodes, conditions}; `change` {at, feature, host, value}, without value when it went;",
+          "Events: `snapshot` {at, self, features, nodes, conditions}; `change` {at, feature, host, value}, without value when it went;",
           "`nodes` {nodes, gone} (with `whole`: all there are); `heard` {ADDRESS: time}; `conditions` {conditions}; `self`, that object;",
           "`stats` {at, received, sent, dropped, changes, latencyMs}, of one second.",
           "At most 256 clients at once; one that reads too slowly is cut off.",

@@ -14,7 +14,7 @@ import * as Answers from "./Answers.js";
 /** Most clients at once. */
 export const maxClients = 256;
 
-/** What may lie unsent for one client, bytes; the snapshot that it begins with comes on top. */
+/** What may lie unsent for one client, bytes; the largest piece since it last had all comes on top. */
 const maxUnsent = 1024 * 1024;
 
 /** Changes that come within so long, ms, are sent together. */
@@ -77,6 +77,12 @@ const same = (a: NodeReport, b: NodeReport): boolean =>
   (a.clockOffsetMs === undefined) === (b.clockOffsetMs === undefined) &&
   Math.abs((a.clockOffsetMs ?? 0) - (b.clockOffsetMs ?? 0)) < sameOffsetMs;
 
+/** What fails in one telling is a fault of that one. */
+const turn = (tell: () => void): Effect.Effect<void> =>
+  Effect.catchAllDefect(Effect.sync(tell), (defect) =>
+    Effect.logError("an event could not be told: this is a bug, please report it", defect),
+  );
+
 export class Events {
   private readonly clients = new Map<ServerResponse, Client>();
   private readonly news = Effect.unsafeMakeLatch(false);
@@ -115,14 +121,18 @@ export class Events {
     if (this.clients.size === 0) this.begin();
     else this.flush();
     const client: Client = { response, allowed: maxUnsent };
-    const first = this.missedSince(lastEventId) ?? (this.snapshot ??= this.makeSnapshot());
-    client.allowed += first.length;
     this.clients.set(response, client);
     response.on("close", () => this.clients.delete(response));
     response.on("drain", () => {
       client.allowed = maxUnsent;
     });
-    response.write(first);
+    this.hand(client, this.missedSince(lastEventId) ?? (this.snapshot ??= this.makeSnapshot()));
+  }
+
+  /** Ends all streams: who may come again does. */
+  end(): void {
+    for (const response of this.clients.keys()) response.end();
+    this.clients.clear();
   }
 
   /** Tells the clients what happens, until the scope ends; then their streams end. */
@@ -134,17 +144,17 @@ export class Events {
       () =>
         Effect.sync(() => {
           listeners.delete(listen);
-          for (const response of this.clients.keys()) response.end();
+          this.end();
         }),
     );
     const telling = this.news.await.pipe(
       Effect.zipRight(Effect.sleep(gatherMs)),
       Effect.zipRight(this.news.close),
-      Effect.zipRight(Effect.sync(() => this.flush())),
+      Effect.zipRight(turn(() => this.flush())),
       Effect.zipRight(Effect.sleep(restMs)),
       Effect.forever,
     );
-    const ticking = Effect.sleep(tickMs).pipe(Effect.zipRight(Effect.sync(() => this.tick())), Effect.forever);
+    const ticking = Effect.sleep(tickMs).pipe(Effect.zipRight(turn(() => this.tick())), Effect.forever);
     return Effect.zipRight(
       open,
       Effect.zipRight(Effect.all([telling, ticking], { concurrency: "unbounded" }), Effect.never),
@@ -171,7 +181,7 @@ export class Events {
 
   private makeSnapshot(): Buffer {
     const { view } = this;
-    const data = `{"self":${Answers.self(this.self())},"features":${Answers.features(view.features)},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`;
+    const data = `{"at":${Answers.time(view.unixMs())},"self":${Answers.self(this.self())},"features":${Answers.features(view.features)},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`;
     return Buffer.from(`retry: ${retryMs}\n${this.event("snapshot", data)}`);
   }
 
@@ -197,14 +207,18 @@ export class Events {
     if (text === "") return;
     this.snapshot = undefined;
     const bytes = Buffer.from(text);
-    for (const { allowed, response } of this.clients.values()) {
-      if (response.writableLength + bytes.length <= allowed) {
-        response.write(bytes);
-      } else {
-        this.metrics.add("http_events_cut");
-        this.clients.delete(response);
-        response.destroy();
-      }
+    for (const client of this.clients.values()) this.hand(client, bytes);
+  }
+
+  private hand(client: Client, bytes: Buffer): void {
+    const { response } = client;
+    client.allowed = Math.max(client.allowed, maxUnsent + bytes.length);
+    if (response.writableLength + bytes.length <= client.allowed) {
+      response.write(bytes);
+    } else {
+      this.metrics.add("http_events_cut");
+      this.clients.delete(response);
+      response.destroy();
     }
   }
 
@@ -215,6 +229,8 @@ export class Events {
   }
 
   private tick(): void {
+    // its time would be too old, and its size a burden
+    this.snapshot = undefined;
     if (this.clients.size === 0) return;
     this.ticks++;
     const isDue = this.ticks % Math.ceil((this.nodes.size + 1) / nodesATick) === 0;

@@ -232,9 +232,6 @@ export class Store {
     this.skew = Number.POSITIVE_INFINITY;
     const at = time(JSON.parse(fields.get("at") ?? "null"));
     if (at !== undefined) this.seen(at);
-    else {
-      for (const node of nodes) this.seen((time(node["heardAt"]) ?? 0) + Number(node["heardMs"] ?? 0));
-    }
     let differences = 0;
     const old = new Map([...this.cells].map(([feature, hosts]) => [feature, new Set(hosts.keys())]));
     for (const [feature, hosts] of members(fields.get("features") ?? "{}")) {
