@@ -94,6 +94,8 @@ const limits = {
   headersTimeout: 10_000,
   requestTimeout: 20_000,
   keepAliveTimeout: 30_000,
+  // nothing read and nothing sent: of an answer that nobody reads; a stream of events has a comment in time
+  idleTimeout: 60_000,
   // how often the two timeouts are looked at
   connectionsCheckingInterval: 1_000,
 };
@@ -159,6 +161,7 @@ const listening = (
     Effect.async<http.Server, HttpError>((resume) => {
       const server = http.createServer(options);
       server.maxConnections = maxConnections;
+      server.timeout = options.idleTimeout;
       server.on("error", (cause) => resume(new HttpError({ reason: "Bind", where: `${host}:${port}`, cause })));
       server.listen({ host, port, exclusive: true }, () => resume(Effect.succeed(server)));
     }),
@@ -265,14 +268,16 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     const document = JSON.stringify(Api.document());
 
     const exchange = Effect.suspend(() => {
+      if (!view.isRunning) {
+        return Effect.succeed(
+          failure({ status: 503, code: "starting", message: "the node has not started yet: try again" }),
+        );
+      }
       const askedAtMs = view.unixMs();
       return Effect.map(view.ask(askWaitMs), (answers) =>
         json(Answers.reachability(askedAtMs, view.unixMs() - askedAtMs, answers)),
       );
     }).pipe(
-      Effect.catchAllDefect(() =>
-        Effect.succeed(failure({ status: 503, code: "starting", message: "the node has not started yet: try again" })),
-      ),
       // in a fiber of the face: that one asker goes must not end it for the others
       Effect.forkIn(scope),
       Effect.flatMap(Fiber.join),

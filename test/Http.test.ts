@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type { Cluster } from "../src/Cluster.js";
 import * as Api from "../src/Http/Api.js";
+import { NodeView } from "../src/NodeView.js";
 import { type Answer, ask, face as faceOf, fleet } from "./HttpFace.js";
 
 const base = mkdtempSync(join(tmpdir(), "nameq-http-"));
@@ -204,6 +205,21 @@ describe("the HTTP face", () => {
           ["10.0.0.2 true true", "10.0.0.3 true true"],
         );
       }
+    }),
+  );
+
+  it.scopedLive("says that the node has not started only when it has not", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      const view = new NodeView();
+      const starting = yield* ask(yield* face(cluster, { view }), "/v1/reachability");
+      assert.strictEqual(starting.status, 503);
+      assert.include(starting.body, "has not started yet");
+      const log: Array<string> = [];
+      const broken = Object.assign(cluster.node(0).view, { ask: () => Effect.die(new Error("broken")) });
+      const answer = yield* ask(yield* face(cluster, { view: broken, log }), "/v1/reachability");
+      assert.strictEqual(answer.status, 500);
+      assert.include(log.join(), "this is a bug");
     }),
   );
 

@@ -192,6 +192,32 @@ describe("the HTTP face", () => {
     }),
   );
 
+  it.scopedLive("ends answers that nobody reads", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      for (let n = 0; n < 20; n++) cluster.node(0).set(`f${n}`, "x".repeat(1_000_000));
+      cluster.advance("5 seconds");
+      const { hostname, port } = new URL(yield* face(cluster, base, { limits: { idleTimeout: 100 } }));
+      const socket = net.connect({ host: hostname, port: Number(port) }, () => socket.write(get("/v1/features")));
+      let received = 0;
+      yield* Effect.async<void>((resume) => {
+        socket.once("data", (chunk) => {
+          received = chunk.length;
+          socket.pause();
+          resume(Effect.void);
+        });
+      });
+      yield* Effect.sleep("1 second");
+      yield* Effect.async<void>((resume) => {
+        socket.on("data", (chunk) => (received += chunk.length));
+        socket.on("error", () => {});
+        socket.on("close", () => resume(Effect.void));
+        socket.resume();
+      });
+      assert.isBelow(received, 20_000_000);
+    }),
+  );
+
   it.scopedLive("does not go by names that a page of the Web could have, unless it has a token", () =>
     Effect.gen(function* () {
       const cluster = yield* fleet({ nodes: 1 });
