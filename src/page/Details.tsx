@@ -16,6 +16,7 @@ const copy = async (text: string): Promise<boolean> => {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
+    const focused = document.activeElement;
     const field = document.createElement("textarea");
     field.value = text;
     document.body.append(field);
@@ -23,6 +24,7 @@ const copy = async (text: string): Promise<boolean> => {
     // old, and the only way on a page that is served without TLS
     const done = document.execCommand("copy");
     field.remove();
+    if (focused instanceof HTMLElement) focused.focus();
     return done;
   }
 };

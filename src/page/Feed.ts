@@ -9,12 +9,6 @@ export type Link =
   | { readonly state: "lost"; readonly why: string; readonly since: number; readonly retryAt: number }
   | { readonly state: "token"; readonly refused: boolean };
 
-export interface Feed {
-  /** Tries at once, or (with a token) tries that. */
-  readonly retry: (token?: string) => void;
-  readonly close: () => void;
-}
-
 /** The node sends at least a comment every 15 s; more than two of them missing is a dead connection. */
 const patienceMs = 35_000;
 
@@ -24,22 +18,38 @@ const backOffMs = { first: 500, last: 15_000 };
 /** Where the token is kept: until the browser's tab is closed. */
 const tokenKey = "nameq-token";
 
+/** Uses that; where the browser forbids it, the page alone keeps the token. */
+const stored = <A>(use: (storage: Storage) => A): A | undefined => {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return undefined;
+  }
+};
+
 class Refused extends Error {}
 
-/** Opens it. `onEvents` is called with what one piece of the stream completed, and may throw: the stream starts anew. */
-export const follow = (onEvents: (events: ReadonlyArray<ServerEvent>) => void, onLink: (link: Link) => void): Feed => {
+/**
+ * Opens it. `onEvents` is called with what one piece of the stream completed, and may throw: the stream starts anew.
+ * What it gives tries at once, or (with a token) tries that.
+ */
+export const follow = (
+  onEvents: (events: ReadonlyArray<ServerEvent>) => void,
+  onLink: (link: Link) => void,
+): ((token?: string) => void) => {
+  let token = stored((storage) => storage.getItem(tokenKey)) ?? undefined;
   let lastId = "";
   let attempt = 0;
   let lostAt = 0;
-  let closed = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let current = new AbortController();
 
   const read = async (abort: AbortController): Promise<never> => {
-    const token = sessionStorage.getItem(tokenKey);
+    // no node has another, and no header can hold it
+    if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) throw new Refused();
     const headers = {
       accept: "text/event-stream",
-      ...(token !== null && { authorization: `Bearer ${token}` }),
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
       ...(lastId !== "" && { "last-event-id": lastId }),
     };
     let watchdog = setTimeout(() => abort.abort(new Error("no answer")), patienceMs);
@@ -59,10 +69,8 @@ export const follow = (onEvents: (events: ReadonlyArray<ServerEvent>) => void, o
         clearTimeout(watchdog);
         watchdog = setTimeout(() => abort.abort(new Error("nothing heard for 35 s")), patienceMs);
         const events = parser.push(decoder.decode(value, { stream: true }));
-        if (attempt > 0 || lostAt > 0) {
-          attempt = 0;
-          lostAt = 0;
-        }
+        attempt = 0;
+        lostAt = 0;
         if (events.length === 0) continue;
         onEvents(events);
         lastId = events.at(-1)?.id ?? lastId;
@@ -81,10 +89,11 @@ export const follow = (onEvents: (events: ReadonlyArray<ServerEvent>) => void, o
     current = abort;
     read(abort).catch((cause: unknown) => {
       // a newer attempt has taken its place
-      if (closed || current !== abort) return;
+      if (current !== abort) return;
       if (cause instanceof Refused) {
-        const refused = sessionStorage.getItem(tokenKey) !== null;
-        sessionStorage.removeItem(tokenKey);
+        const refused = token !== undefined;
+        token = undefined;
+        stored((storage) => storage.removeItem(tokenKey));
         onLink({ state: "token", refused });
         return;
       }
@@ -98,22 +107,16 @@ export const follow = (onEvents: (events: ReadonlyArray<ServerEvent>) => void, o
     });
   };
 
-  const retry = (token?: string): void => {
-    if (token !== undefined) sessionStorage.setItem(tokenKey, token);
+  const retry = (given?: string): void => {
+    if (given !== undefined) {
+      token = given;
+      stored((storage) => storage.setItem(tokenKey, given));
+    }
     attempt = 0;
     connect();
   };
-  const online = (): void => retry();
-  window.addEventListener("online", online);
+  window.addEventListener("online", () => retry());
   onLink({ state: "connecting" });
   connect();
-  return {
-    retry,
-    close: () => {
-      closed = true;
-      window.removeEventListener("online", online);
-      clearTimeout(timer);
-      current.abort();
-    },
-  };
+  return retry;
 };

@@ -3,7 +3,17 @@ import type { JSX } from "preact";
 import { useCallback, useMemo, useRef } from "preact/hooks";
 import { type Column, Grid } from "./Grid.js";
 import type { Page } from "./Page.js";
-import { characterWidth, HostName, Name, NothingLeft, StateMark, stateOf, Value } from "./Parts.js";
+import {
+  addressWidth,
+  characterWidth,
+  Host,
+  Name,
+  NothingLeft,
+  rowClassOf,
+  stateOf,
+  type TableProps,
+  Value,
+} from "./Parts.js";
 import type { Store } from "./Store.js";
 import { addressKey, count, matches, plural } from "./Text.js";
 import type { View } from "./View.js";
@@ -60,15 +70,7 @@ const select = (store: Store, view: View): { features: Array<string>; hosts: Arr
   return { features: hit, hosts: byAddress(hosts) };
 };
 
-export const Matrix = ({
-  page,
-  rowHeight,
-  narrow,
-}: {
-  readonly page: Page;
-  readonly rowHeight: number;
-  readonly narrow: boolean;
-}): JSX.Element => {
+export const Matrix = ({ narrow, page, rowHeight }: TableProps): JSX.Element => {
   const { store, view } = page;
   const widths = useRef(new Map<string, number>()).current;
   const { features, hosts } = useMemo(
@@ -84,10 +86,9 @@ export const Matrix = ({
     ],
   );
   const columns = useMemo((): ReadonlyArray<Column> => {
-    const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
     const first: Column = {
       key: "",
-      width: Math.min(narrow ? 158 : 260, Math.round(longest * characterWidth()) + 52),
+      width: addressWidth(hosts, narrow),
       label: "Host",
       header: () => (
         <>
@@ -118,14 +119,7 @@ export const Matrix = ({
   const wanted = view.value.toLowerCase();
   const cell = useCallback(
     (host: string, feature: string) => {
-      if (feature === "") {
-        return (
-          <>
-            <StateMark state={stateOf(store, host)} />
-            <HostName host={host} />
-          </>
-        );
-      }
+      if (feature === "") return <Host store={store} host={host} />;
       const found = store.cells.get(feature)?.get(host);
       return found === undefined ? null : <Value text={found.preview} />;
     },
@@ -140,7 +134,6 @@ export const Matrix = ({
     },
     [wanted],
   );
-  const rowClass = useCallback((host: string) => `is-${stateOf(store, host) ?? "unknown"}`, []);
   const version = useCallback((host: string) => store.hostVersion(host), []);
   const onOpen = useCallback(
     (host: string | undefined, feature: string) => {
@@ -160,7 +153,7 @@ export const Matrix = ({
       version={version}
       cell={cell}
       cellClass={cellClass}
-      rowClass={rowClass}
+      rowClass={rowClassOf(store)}
       selected={{ row: view.open?.host, column: view.open?.feature }}
       onOpen={onOpen}
     />

@@ -2,8 +2,16 @@
 import type { JSX } from "preact";
 import { useCallback, useMemo } from "preact/hooks";
 import { type Column, Grid } from "./Grid.js";
-import type { Page } from "./Page.js";
-import { characterWidth, HostName, NothingLeft, sourceName, StateMark, stateNames, stateOf } from "./Parts.js";
+import {
+  addressWidth,
+  Host,
+  NothingLeft,
+  rowClassOf,
+  sourceName,
+  stateNames,
+  stateOf,
+  type TableProps,
+} from "./Parts.js";
 import type { Node, Store } from "./Store.js";
 import { addressKey, ago, count, offset, plural } from "./Text.js";
 import type { View } from "./View.js";
@@ -50,30 +58,21 @@ const select = (store: Store, view: View): Array<string> => {
   });
   const by = view.sort.replace(/^-/, "");
   const direction = view.sort.startsWith("-") ? -1 : 1;
-  const key = keys[by] ?? keys["address"];
+  const key = keys[Object.hasOwn(keys, by) ? by : "address"];
   return some
     .map((host) => ({ host, key: key?.(store, host, store.nodes.get(host)) ?? "", address: addressKey(host) }))
     .toSorted((a, b) => (a.key < b.key ? -direction : a.key > b.key ? direction : a.address < b.address ? -1 : 1))
     .map(({ host }) => host);
 };
 
-export const Nodes = ({
-  narrow,
-  page,
-  rowHeight,
-}: {
-  readonly page: Page;
-  readonly rowHeight: number;
-  readonly narrow: boolean;
-}): JSX.Element => {
+export const Nodes = ({ narrow, page, rowHeight }: TableProps): JSX.Element => {
   const { store, view } = page;
   const { sort } = view;
   const hosts = useMemo(
     () => select(store, view),
     [page.slow.nodes, view.feature, view.host, sort, view.feature === "" ? 0 : page.slow.cells],
   );
-  const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
-  const addressWidth = Math.min(narrow ? 158 : 260, Math.round(longest * characterWidth()) + 52);
+  const first = addressWidth(hosts, narrow);
   const columns = useMemo(
     () =>
       heads.map(([key, label, width]): Column => {
@@ -81,7 +80,7 @@ export const Nodes = ({
         const up = by === key && !sort.startsWith("-");
         return {
           key,
-          width: key === "address" ? addressWidth : width,
+          width: key === "address" ? first : width,
           label: `Order by ${label.toLowerCase()}`,
           className: key === "features" || key === "clock" || key === "heard" ? "number" : "",
           sort: by === key ? (up ? "ascending" : "descending") : "none",
@@ -95,19 +94,14 @@ export const Nodes = ({
           ),
         };
       }),
-    [sort, addressWidth],
+    [sort, first],
   );
   const cell = useCallback((host: string, column: string) => {
     const node = store.nodes.get(host);
     const state = stateOf(store, host);
     switch (column) {
       case "address":
-        return (
-          <>
-            <StateMark state={state} />
-            <HostName host={host} />
-          </>
-        );
+        return <Host store={store} host={host} />;
       case "state":
         return <span class={state === "silent" ? "off" : ""}>{stateNames[state ?? "forgotten"]}</span>;
       case "features":
@@ -136,7 +130,6 @@ export const Nodes = ({
     }
     return null;
   }, []);
-  const rowClass = useCallback((host: string) => `is-${stateOf(store, host) ?? "unknown"}`, []);
   const version = useCallback((host: string) => `${page.second} ${page.slow.nodes} ${store.hostVersion(host)}`, []);
   const onOpen = useCallback(
     (host: string | undefined, column: string) => {
@@ -158,7 +151,7 @@ export const Nodes = ({
       columns={columns}
       version={version}
       cell={cell}
-      rowClass={rowClass}
+      rowClass={rowClassOf(store)}
       selected={{ row: view.open?.host, column: undefined }}
       onOpen={onOpen}
     />

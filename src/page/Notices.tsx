@@ -51,17 +51,17 @@ export const Notices = ({ page }: { readonly page: Page }): JSX.Element => {
           </div>
         )}
       </div>
-      <div role="region" aria-label="Conditions" aria-live="polite">
+      <div role="region" aria-label="Conditions" aria-live="polite" aria-relevant="additions">
         {shown.map(({ message, name, severity, since }, index) => (
           <div key={name} class={`notice ${severity}`}>
             <Mark severity={severity} />
             <p>
               <strong>{visible(name).replaceAll("-", " ")}</strong> <Message text={message} />
             </p>
-            <time dateTime={since} title={since}>
+            <time dateTime={since} title={since} aria-live="off">
               {ago(page.store.now() - Date.parse(since))}
             </time>
-            {index === shown.length - 1 && conditions.length > shownAtFirst && (
+            {index === shownAtFirst - 1 && conditions.length > shownAtFirst && (
               <button type="button" class="fold" aria-expanded={unfolded} onClick={() => unfold(!unfolded)}>
                 {unfolded ? "Fewer" : `${conditions.length - shownAtFirst} more`}
               </button>

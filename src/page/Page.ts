@@ -1,5 +1,5 @@
 /** The page's one state: what is known, what is shown, and when to draw. */
-import { type Feed, follow, type Link } from "./Feed.js";
+import { follow, type Link } from "./Feed.js";
 import { Store } from "./Store.js";
 import * as View from "./View.js";
 
@@ -14,13 +14,14 @@ export class Page {
   second = 0;
   /** The store's versions as they were a moment ago, for what need not follow at once. */
   slow = { ...this.store.versions };
-  private readonly feed: Feed;
+  /** Connects at once, with this token if there is one. */
+  readonly retry: (token?: string) => void;
   private listener = (): void => {};
   private frame = 0;
   private slowTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor() {
-    this.feed = follow(
+    this.retry = follow(
       (events) => {
         for (const event of events) this.store.apply(event);
         // the first of what is known is shown whole at once
@@ -78,6 +79,4 @@ export class Page {
   href(change: Partial<View.View>): string {
     return View.format({ ...this.view, ...change });
   }
-
-  readonly retry = (token?: string): void => this.feed.retry(token);
 }

@@ -4,6 +4,13 @@ import type { Page } from "./Page.js";
 import type { Node, NodeState, Store } from "./Store.js";
 import { type Token, visible } from "./Text.js";
 
+/** What a table of the page is given. */
+export interface TableProps {
+  readonly page: Page;
+  readonly rowHeight: number;
+  readonly narrow: boolean;
+}
+
 let measured: number | undefined;
 
 /** Width of a character of values and addresses in pixels: each system has another font for them. */
@@ -76,7 +83,7 @@ export const sourceName = (node: Node): string => (node.source === "udp" ? "UDP"
 const tail = 9;
 
 /** An address that is cut in its middle where it has too little room. */
-export const HostName = ({ host }: { readonly host: string }): JSX.Element => (
+const HostName = ({ host }: { readonly host: string }): JSX.Element => (
   <span class="address">
     {host.includes(":") && host.length > 2 * tail ? (
       <>
@@ -88,6 +95,25 @@ export const HostName = ({ host }: { readonly host: string }): JSX.Element => (
     )}
   </span>
 );
+
+/** What heads a host's row in a table. */
+export const Host = ({ host, store }: { readonly store: Store; readonly host: string }): JSX.Element => (
+  <>
+    <StateMark state={stateOf(store, host)} />
+    <HostName host={host} />
+  </>
+);
+
+/** Width of the column of those heads, in pixels. */
+export const addressWidth = (hosts: ReadonlyArray<string>, narrow: boolean): number => {
+  const longest = hosts.reduce((length, host) => Math.max(length, host.length), 9);
+  return Math.min(narrow ? 158 : 260, Math.round(longest * characterWidth()) + 52);
+};
+
+export const rowClassOf =
+  (store: Store) =>
+  (host: string): string =>
+    `is-${stateOf(store, host) ?? "unknown"}`;
 
 /** A name from the network, with nothing hidden in it. */
 export const Name = ({ text }: { readonly text: string }): JSX.Element => <bdi>{visible(text)}</bdi>;

@@ -109,6 +109,11 @@ describe("The page", () => {
     await page.getByRole("button", { name: "Copy" }).click();
     await shows("Copied");
     assert.strictEqual(await page.evaluate(() => navigator.clipboard.readText()), json);
+    // as on a page that is served without TLS
+    await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
+    await page.getByRole("button", { name: "Copy", exact: true }).click();
+    await shows("Copied");
+    assert.strictEqual(await page.evaluate(() => document.activeElement?.textContent), "Copied");
     node.set("db", "10.0.0.2", "0.100");
     await page.locator(".json").getByText("0.100", { exact: true }).waitFor();
     node.remove("db", "10.0.0.2");
@@ -159,6 +164,11 @@ describe("The page", () => {
     await page.getByRole("link", { name: "Nodes", exact: true }).click();
     await page.getByRole("columnheader", { name: "Features" }).click();
     assert.match(page.url(), /#nodes\?.*sort=features/);
+    // what nothing can be ordered by leaves the order as it is
+    await page.evaluate(() => location.assign("#nodes?sort=__proto__"));
+    await page.locator('.grid[aria-label="60 nodes"]').waitFor();
+    await cell("10.0.0.1", "address").waitFor();
+    await page.goBack();
     await page.goBack();
     await page.goBack();
     await details().getByText('"here"').waitFor();
@@ -285,9 +295,14 @@ describe("The page", () => {
     node.fleet(3);
     node.token = "open-sesame-open-sesame";
     await open();
-    await page.getByLabel("Token").fill("wrong");
-    await page.keyboard.press("Enter");
-    await shows("refused that token");
+    // no header can hold the first of these
+    for (const wrong of ["open→sesame", "wrong"]) {
+      await page.getByLabel("Token").fill(wrong);
+      await page.keyboard.press("Enter");
+      await shows("refused that token");
+      await page.reload();
+      await page.getByLabel("Token").waitFor();
+    }
     await page.getByLabel("Token").fill(node.token);
     await page.getByRole("button", { name: "Open" }).click();
     await cell("10.0.0.2", "metrics").waitFor();
@@ -299,6 +314,24 @@ describe("The page", () => {
     await page.close();
     await open();
     await page.getByLabel("Token").waitFor();
+  });
+
+  it("goes without the browser's storage where that is forbidden", async () => {
+    node.fleet(3);
+    node.token = "open-sesame-open-sesame";
+    page = await context.newPage();
+    page.setDefaultTimeout(10_000);
+    await page.addInitScript(() =>
+      Object.defineProperty(window, "sessionStorage", {
+        get: () => {
+          throw new DOMException("denied", "SecurityError");
+        },
+      }),
+    );
+    await page.goto(node.url);
+    await page.getByLabel("Token").fill(node.token);
+    await page.keyboard.press("Enter");
+    await cell("10.0.0.2", "metrics").waitFor();
   });
 
   it("shows what is wrong with the node, and what to do, until it is not", async () => {
@@ -318,8 +351,12 @@ describe("The page", () => {
       since,
     }));
     node.condition({ name: "registry-out-of-reach", severity: "error", message, since }, ...further);
-    await conditions.getByRole("button", { name: "1 more" }).click();
+    await conditions.getByRole("button", { name: "1 more" }).focus();
+    await page.keyboard.press("Enter");
     await conditions.getByText("clock-off!").waitFor();
+    assert.strictEqual(await page.evaluate(() => document.activeElement?.textContent), "Fewer");
+    // an age that is read out each second would drown the rest
+    assert.strictEqual(await conditions.locator("time").first().getAttribute("aria-live"), "off");
     node.condition();
     await conditions.getByText("nameq doctor").waitFor({ state: "detached" });
     withoutFaults();
