@@ -77,6 +77,7 @@ class Row extends Component<RowProps> {
       next.active !== old.active ||
       next.selected !== old.selected ||
       next.grid.columns !== old.grid.columns ||
+      next.grid.rowHeight !== old.grid.rowHeight ||
       next.grid.cell !== old.grid.cell
     );
   }

@@ -480,6 +480,17 @@ describe("The page", () => {
     withoutFaults();
   });
 
+  it("gives all rows more height as soon as a finger is what points", async () => {
+    node.fleet(5);
+    await open();
+    const session = await context.newCDPSession(page);
+    await session.send("Emulation.setTouchEmulationEnabled", { enabled: true });
+    await page.locator('.gridbody[style*="height: 200px"]').waitFor();
+    const at = async (index: number) => (await cell(addressOf(index), "").boundingBox())?.y ?? 0;
+    assert.strictEqual((await at(4)) - (await at(0)), 4 * 40);
+    withoutFaults();
+  });
+
   it("tells screen readers of changes, many of them in one sentence", async () => {
     node.fleet(20);
     await open();
