@@ -1,11 +1,12 @@
 /** Each fault that the doctor knows is made here, and the doctor must find it. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
+import * as Fiber from "effect/Fiber";
 import { spawnSync } from "node:child_process";
 import { createSecretKey } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Address } from "../src/Address.js";
@@ -24,7 +25,7 @@ import * as RegistryObject from "../src/RegistryObject.js";
 import * as StateLock from "../src/StateLock.js";
 import { aNode, FakeFace } from "./FakeFace.js";
 import { FakeS3, type FakeRequest } from "./FakeS3.js";
-import { ensureBuilt, type Outcome, run } from "./Program.js";
+import { ensureBuilt, type Outcome, program, run } from "./Program.js";
 
 const base = mkdtempSync(join(tmpdir(), "nameq-doctor-"));
 beforeAll(ensureBuilt, 60_000);
@@ -544,6 +545,21 @@ describe("nameq doctor", () => {
       }),
     );
 
+    it.scopedLive("leaves nothing behind when it is not waited for", () =>
+      Effect.gen(function* () {
+        const fake = yield* FakeS3.make;
+        fake.fault = ({ key, method }) =>
+          method === "GET" && key.includes("nameq-doctor/") ? { kind: "silent" } : undefined;
+        const running = yield* Effect.fork(doctor([...at(place()), ...withS3(place(), fake)]));
+        yield* Effect.repeat(Effect.sleep(10), {
+          until: () => fake.requests.some(({ key, method }) => method === "GET" && key.includes("nameq-doctor/")),
+        });
+        assert.lengthOf([...fake.objects], 1);
+        yield* Fiber.interrupt(running);
+        assert.lengthOf([...fake.objects], 0);
+      }),
+    );
+
     it.scopedLive("tells of objects that are late, expired or no node's", () =>
       Effect.gen(function* () {
         const { findings } = yield* found((fake) => {
@@ -586,6 +602,18 @@ describe("nameq doctor", () => {
         assertFound(file.findings, "fail", "registry", "cannot be used");
       }),
     );
+
+    it("leaves nothing in one that is full", () => {
+      const here = place();
+      const registry = join(here.home, "registry");
+      mkdirSync(registry);
+      const command = [process.execPath, program, "doctor", ...at(here), "--registry-dir", registry];
+      // files may be made, and have no bytes
+      const { stdout } = spawnSync("sh", ["-c", `ulimit -f 0; ${command.join(" ")}`], { encoding: "utf8" });
+      assert.match(stdout, /^FAIL registry: .* cannot be used \(EFBIG/m);
+      // the registry itself keeps a directory there
+      assert.deepStrictEqual(readdirSync(registry), [".tmp"]);
+    });
 
     it.scopedLive("writes there what no node looks at, and takes it away", () =>
       Effect.gen(function* () {

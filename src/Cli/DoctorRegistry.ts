@@ -328,7 +328,10 @@ const probe = (
       ];
     }
     const findings: Array<Finding> = [ok("s3-put", `${key} was put`)];
-    const got = yield* Effect.either(backend.get(name));
+    const got = yield* Effect.either(backend.get(name)).pipe(
+      // who waits no longer leaves nothing behind either
+      Effect.onInterrupt(() => Effect.ignore(Effect.timeout(backend.remove(name), "2 seconds"))),
+    );
     if (Either.isLeft(got)) findings.push(judgeFailure("get", config, got.left));
     else if (Option.isNone(got.right) || got.right.value.bytes.toString() !== body) {
       findings.push(
@@ -385,6 +388,8 @@ export const sharedDirectory = (
       );
     } catch (cause) {
       findings.push(...wrong(cause).findings);
+      // a full disk takes the file, but not what is in it
+      fs.rmSync(`${name}.new`, { force: true });
     }
     const fresh = own !== undefined && members.ownAgeMs !== undefined && members.ownAgeMs <= defaults.expiryMs;
     return {

@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema";
 import * as Json from "../Json.js";
 import { type Condition, type FaceEvent, Node, Self } from "./Face.js";
 import * as Face from "./Face.js";
+import { addressOrder } from "./Tree.js";
 
 /** One change of a feature. */
 export interface Change {
@@ -28,6 +29,8 @@ export interface Second {
 export interface Known {
   readonly node: Node;
   readonly heardAtMs: number;
+  /** Of its address: too dear to be made anew at each comparison of each picture. */
+  readonly order: string;
 }
 
 /** More changes, seconds and bytes of a value than any terminal shows. */
@@ -157,7 +160,7 @@ export class Model {
       const heardAtMs = node.heardAt === null ? Number.NaN : Date.parse(node.heardAt);
       // it was so long ago when the node said so, which was now
       if (!Number.isNaN(heardAtMs)) this.offsetMs = heardAtMs + node.heardMs - nowMs;
-      this.nodes.set(node.address, { node, heardAtMs });
+      this.nodes.set(node.address, { node, heardAtMs, order: addressOrder(node.address) });
     }
   }
 

@@ -1,7 +1,7 @@
 /** How `nameq top` looks: lines for a terminal of any size, from what is known. Pure. */
 import type { Change, Known, Model, Second } from "./TopModel.js";
 import { count, duration, offset } from "./StatusReport.js";
-import * as Tree from "./Tree.js";
+import { byText } from "./Tree.js";
 import { clean, cut, width } from "./Width.js";
 
 export type Style = "bold" | "dim" | "reverse" | "red" | "yellow" | "green";
@@ -141,7 +141,7 @@ export const chosen = (model: Model, { filter, sort }: Choices): ReadonlyArray<K
       ({ node }) =>
         filter === "" || having.has(node.address) || matches(filter, node.address, node.state, node.version),
     )
-    .toSorted((a, b) => orders[sort](a, b) || Tree.byAddress(a.node.address, b.node.address));
+    .toSorted((a, b) => orders[sort](a, b) || byText(a.order, b.order));
 };
 
 interface Column {

@@ -59,8 +59,10 @@ export const parseNames = (
     : Effect.succeed([...new Set(valid)]);
 };
 
-/** `10.0.0.9` before `10.0.0.10`. (Without a collator, which a light command would have to load.) */
-export const byAddress = (a: string, b: string): number => {
-  const [x, y] = [a, b].map((each) => each.replaceAll(/\d+/g, (digits) => digits.padStart(4, "0"))) as [string, string];
-  return x < y ? -1 : x > y ? 1 : 0;
-};
+/** Texts that sort as addresses should: `10.0.0.9` before `10.0.0.10`. (Without a collator, which a light command would have to load.) */
+export const addressOrder = (address: string): string =>
+  address.replaceAll(/\d+/g, (digits) => digits.padStart(4, "0"));
+
+export const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+export const byAddress = (a: string, b: string): number => byText(addressOrder(a), addressOrder(b));
