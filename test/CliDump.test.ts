@@ -64,6 +64,15 @@ describe("nameq dump", () => {
       );
     }));
 
+  it("lets no feature reach the terminal as it is, and keeps what it means", () =>
+    withS3(async (s3, dump) => {
+      s3.put("odd/10.0.0.1", '{"features":{"a":"\u009b2J"}}');
+      assert.deepStrictEqual(
+        await dump(["--json", `${s3.bucket}/odd`]),
+        printed('{"host":"10.0.0.1","features":{"a":"\\u009b2J"}}\n'),
+      );
+    }));
+
   it("prints one of them with --single", () =>
     withS3(async (s3, dump) => {
       const { status, stdout } = await dump(["--single", `${s3.bucket}/fleet`]);

@@ -37,6 +37,11 @@ describe("nameq find-features", () => {
       await find(tree, "--json", "web"),
       printed('{"feature":"web","host":"10.0.0.2","value":{"a":1.0}}\n{"feature":"web","host":"10.0.0.1","value":1}\n'),
     );
+    tree.set("odd/10.0.0.2", '"\u009b2J"', 1_000);
+    assert.deepStrictEqual(
+      await find(tree, "--json", "odd"),
+      printed('{"feature":"odd","host":"10.0.0.2","value":"\\u009b2J"}\n'),
+    );
     assert.deepStrictEqual(
       await find(tree, "--json", "--single", "web", "db"),
       printed('{"feature":"web","host":"10.0.0.1","value":1}\n'),

@@ -46,6 +46,13 @@ describe("nameq list", () => {
     );
   });
 
+  it("lets no value reach the terminal as it is with --json, and keeps what it means", async () => {
+    assert.deepStrictEqual(
+      await list("db", "--json"),
+      printed('{"feature":"db","host":"fd00::1","value":"\\u200b😀"}\n'),
+    );
+  });
+
   it("prints the features' names with --names", async () => {
     assert.deepStrictEqual(await list("--names"), printed("db\nweb\n"));
   });

@@ -92,12 +92,12 @@ describe("nameq monitor-features", () => {
   });
 
   it("prints objects with --json, and a mark behind what was there", async () => {
-    const tree = state({ "web/10.0.0.1": '"a b"' });
+    const tree = state({ "web/10.0.0.1": '"a b\u009b"' });
     const { lines } = monitor("--json", "--state-dir", tree.path);
     await lines.first(2);
     tree.remove("web/10.0.0.1");
     assert.deepStrictEqual(await lines.first(3), [
-      '{"feature":"web","host":"10.0.0.1","value":"a b"}',
+      '{"feature":"web","host":"10.0.0.1","value":"a b\\u009b"}',
       '{"booted":true}',
       '{"feature":"web","host":"10.0.0.1","removed":true}',
     ]);

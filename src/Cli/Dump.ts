@@ -8,6 +8,7 @@ import * as Random from "effect/Random";
 import * as Address from "../Address.js";
 import * as Feature from "../Feature.js";
 import type { Environment } from "./Argv.js";
+import { escapeForPeople } from "./Escape.js";
 import * as Log from "./Log.js";
 import { print } from "./Output.js";
 import * as Serve from "./Serve.js";
@@ -142,7 +143,9 @@ export const command = (environment: Environment) =>
         const having = nodes
           .filter(({ features }) => names.length === 0 || names.some((name) => features.entries.has(name)))
           .map(({ features, host }) =>
-            output.json ? `{"host":"${host}","features":${Feature.fromEntries(features.entries).text}}\n` : `${host}\n`,
+            output.json
+              ? `{"host":"${host}","features":${escapeForPeople(Feature.fromEntries(features.entries).text)}}\n`
+              : `${host}\n`,
           );
         const chosen = output.single && having.length > 0 ? yield* Random.choice(having) : having.join("");
         yield* print(chosen);

@@ -6,6 +6,7 @@ import * as Option from "effect/Option";
 import type { FeatureName } from "../Feature.js";
 import type { Features } from "../FeatureTable.js";
 import type { TreeWatch } from "../TreeWatch.js";
+import { escapeForPeople } from "./Escape.js";
 import * as GoDuration from "./GoDuration.js";
 import * as Log from "./Log.js";
 import { print } from "./Output.js";
@@ -54,7 +55,7 @@ const found = (features: Features, names: ReadonlyArray<FeatureName>): ReadonlyA
       [...(features.get(name) ?? [])].map(([host, { changedMs, value }]) => ({
         host,
         changedMs,
-        json: `{"feature":"${name}","host":"${host}","value":${value}}`,
+        json: `{"feature":"${name}","host":"${host}","value":${escapeForPeople(value)}}`,
       })),
     )
     .toSorted((a, b) => a.changedMs - b.changedMs);

@@ -79,7 +79,7 @@ export const command = () =>
         if (options.names) return yield* print([...new Set(rows.map(([name]) => `${name}\n`))].join(""));
         if (!options.json && isatty(1)) return yield* print(table(rows, process.stdout.columns || 80));
         const line = options.json
-          ? ([name, host, json]: Row) => `{"feature":"${name}","host":"${host}","value":${json}}\n`
+          ? ([name, host, json]: Row) => `{"feature":"${name}","host":"${host}","value":${escapeForPeople(json)}}\n`
           : ([name, host, json]: Row) => `${name}\t${host}\t${escape(json)}\n`;
         yield* print(rows.map(line).join(""));
       }),

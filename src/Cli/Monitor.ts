@@ -3,7 +3,7 @@ import * as Command from "@effect/cli/Command";
 import * as Effect from "effect/Effect";
 import { ownHost } from "../Address.js";
 import type { Change } from "../FeatureTable.js";
-import { escape } from "./Escape.js";
+import { escape, escapeForPeople } from "./Escape.js";
 import * as Hangup from "./Hangup.js";
 import * as Log from "./Log.js";
 import * as Reader from "./Reader.js";
@@ -55,7 +55,7 @@ export const jsonLine = (change: Change): string => {
   switch (change._tag) {
     case "Added":
     case "Updated":
-      return `{"feature":"${change.feature}","host":"${change.host}","value":${change.json}}\n`;
+      return `{"feature":"${change.feature}","host":"${change.host}","value":${escapeForPeople(change.json)}}\n`;
     case "Removed":
       return `{"feature":"${change.feature}","host":"${change.host}","removed":true}\n`;
     case "Booted":
