@@ -73,6 +73,11 @@ describe("nameq list", () => {
     assert.include(onTerminal(`${command} | cat`, 25), 'web\t10.0.0.10\t{"port":80.0}\n');
   });
 
+  it("cuts values by the columns that they take", () => {
+    const [, row = ""] = table([["a", "b", FeatureValue('"漢字😀漢字"')]], 22).split("\n");
+    assert.strictEqual(row, 'a        b     "漢字…');
+  });
+
   it("lets no value move the cursor", () => {
     assert.notMatch(table([["a", "b", FeatureValue('"\u009b2J\u202e"')]], 80), /[\u0080-\u009f\u202e]/);
   });

@@ -11,6 +11,7 @@ import { escape, escapeForPeople } from "./Escape.js";
 import { print } from "./Output.js";
 import { type CommandSpec, flag, parser } from "./Spec.js";
 import * as Tree from "./Tree.js";
+import { cut, width } from "./Width.js";
 
 const options = {
   stateDir: Tree.stateDir,
@@ -48,8 +49,8 @@ const rowsOf = (features: Features): ReadonlyArray<Row> =>
       [...hosts].toSorted(([a], [b]) => Tree.byAddress(a, b)).map(([host, { value }]): Row => [feature, host, value]),
     );
 
-/** A table that is at most `width` columns wide: values are cut. */
-export const table = (rows: ReadonlyArray<Row>, width: number): string => {
+/** A table that is at most `columns` wide: values are cut. */
+export const table = (rows: ReadonlyArray<Row>, columns: number): string => {
   const cells = [
     ["FEATURE", "HOST", "VALUE"] as const,
     ...rows.map(([f, h, v]) => [f, h, escapeForPeople(v)] as const),
@@ -59,7 +60,7 @@ export const table = (rows: ReadonlyArray<Row>, width: number): string => {
   return cells
     .map(([feature, host, text]) => {
       const line = `${feature.padEnd(first)}  ${host.padEnd(second)}  ${text}`;
-      return `${line.length <= width ? line : `${line.slice(0, Math.max(0, width - 1))}\u2026`}\n`;
+      return `${width(line) <= columns ? line : `${cut(line, columns - 1)}\u2026`}\n`;
     })
     .join("");
 };
