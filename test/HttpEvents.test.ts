@@ -10,6 +10,7 @@ import * as Scope from "effect/Scope";
 import * as TestClock from "effect/TestClock";
 import type { Cluster } from "../src/Cluster.js";
 import { maxClients, median } from "../src/Http/Events.js";
+import { NodeView } from "../src/NodeView.js";
 import { ask, face as faceOf, fleet, follow, type Follower, until } from "./HttpFace.js";
 
 const base = mkdtempSync(join(tmpdir(), "nameq-events-"));
@@ -69,6 +70,33 @@ describe("the event stream", () => {
         follower.events.map(({ id, name }) => `${name} ${id.slice(run.length)}`),
         ["snapshot -1", "change -2", "change -3", "self -3"],
       );
+    }),
+  );
+
+  it.scoped("tells a node's time once it runs, and begins anew when all it has to know is known", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 2 });
+      const early = yield* follow(yield* face(cluster, { view: new NodeView() }));
+      assert.deepInclude(JSON.parse((yield* awaiting(early, "snapshot"))[0]!), { at: null, nodes: [] });
+      cluster.node(1).set("x", 1);
+      const url = yield* face(cluster);
+      const follower = yield* follow(url);
+      assert.include((yield* awaiting(follower, "snapshot"))[0], '"ready":false');
+      yield* pass(cluster, "5 seconds");
+      const [, known] = yield* awaiting(follower, "snapshot", 2);
+      assert.include(known, '"ready":true');
+      assert.include(known, '"features":{"x":{"10.0.0.2":1}},"nodes":[{"address":"10.0.0.2"');
+      yield* pass(cluster, "1 minute");
+      assert.lengthOf(ofName(follower, "snapshot"), 2);
+      const at = follower.events.findIndex(({ data }) => data === known);
+      for (const [id, name] of [
+        [follower.events[at - 1]!.id, "snapshot"],
+        [follower.events[at]!.id, "self"],
+      ] as const) {
+        const again = yield* follow(url, { headers: { "last-event-id": id } });
+        yield* awaiting(again, name);
+        assert.strictEqual(again.events[0]!.name, name);
+      }
     }),
   );
 

@@ -96,6 +96,28 @@ describe("Page store", () => {
     ]);
   });
 
+  it("keeps what it knew while a node that was started anew does not know all yet", () => {
+    const store = new Store();
+    const of = (ready: boolean, features: string, ...nodes: ReadonlyArray<object>) => ({
+      ...snapshot(features, nodes),
+      data: snapshot(features, nodes).data.replace('"address"', `"ready":${ready},"address"`),
+    });
+    store.apply(of(false, "{}"));
+    store.apply(of(true, '{"db":{"10.0.0.2":1,"10.0.0.3":1}}', node("10.0.0.2"), node("10.0.0.3")));
+    store.apply(of(false, "{}"));
+    store.apply(event("change", `{"at":"${at}","feature":"db","host":"10.0.0.2","value":1}`));
+    store.apply(event("nodes", { nodes: [node("10.0.0.2")], gone: [] }));
+    assert.strictEqual(store.self?.ready, false);
+    assert.strictEqual(store.total, 2);
+    assert.strictEqual(store.nodes.size, 2);
+    assert.deepStrictEqual(texts(store), []);
+    store.apply(of(true, '{"db":{"10.0.0.2":1}}', node("10.0.0.2")));
+    assert.deepStrictEqual(texts(store), [
+      "node   connected again: 1 values had changed",
+      "node  10.0.0.3 is forgotten",
+    ]);
+  });
+
   it("tells what becomes of nodes, once", () => {
     const store = new Store();
     store.apply(snapshot("{}"));

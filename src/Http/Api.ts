@@ -165,7 +165,7 @@ const v1 = HttpApiGroup.make("v1", { topLevel: true })
       .annotate(
         OpenApi.Description,
         [
-          "Events: `snapshot` {at, self, features, nodes, conditions}; `change` {at, feature, host, value}, without value when it went;",
+          "Events: `snapshot` {at, self, features, nodes, conditions}, first, when a node that was starting is ready, and after too many changes at once; `change` {at, feature, host, value}, without value when it went;",
           "`nodes` {nodes, gone} (with `whole`: all there are); `heard` {ADDRESS: time}; `conditions` {conditions}; `self`, that object;",
           "`stats` {at, received, sent, dropped, changes, latencyMs}, of one second.",
           "At most 256 clients at once; one that reads too slowly is cut off.",

@@ -94,6 +94,7 @@ export class Events {
   private heard = new Map<Address, number>();
   private conditionsKey = "";
   private selfText = "";
+  private wasReady = false;
   private counts = { received: 0, sent: 0, dropped: 0, changes: 0 };
   private latencies: Float64Array;
   /** The snapshot that those who come before the next event get. */
@@ -164,7 +165,8 @@ export class Events {
   // --- what is sent -------------------------------------------------------------------------------------------------
 
   private event(name: string, data: string, sequence = this.sequence): string {
-    return `event: ${name}\nid: ${this.run}-${sequence}\ndata: ${data}\n\n`;
+    // who saw no more than a start begins anew: what was not known yet was no news
+    return `event: ${name}\nid: ${this.wasReady ? this.run : "starting"}-${sequence}\ndata: ${data}\n\n`;
   }
 
   /** From now on somebody listens. */
@@ -176,12 +178,13 @@ export class Events {
     this.heard = new Map(nodes.map((node) => [node.address, node.heardAtMs]));
     this.conditionsKey = this.keyOfConditions();
     this.selfText = Answers.self(this.self());
+    this.wasReady = this.view.ready;
     this.countsSince();
   }
 
   private makeSnapshot(): Buffer {
     const { view } = this;
-    const data = `{"at":${Answers.time(view.unixMs())},"self":${Answers.self(this.self())},"features":${Answers.features(view.features)},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`;
+    const data = `{"at":${view.isRunning ? Answers.time(view.unixMs()) : "null"},"self":${Answers.self(this.self())},"features":${Answers.features(view.features)},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`;
     return Buffer.from(`retry: ${retryMs}\n${this.event("snapshot", data)}`);
   }
 
@@ -304,7 +307,10 @@ export class Events {
     const text = Answers.self(this.self());
     if (text === this.selfText) return "";
     this.selfText = text;
-    return this.event("self", text);
+    const becameReady = this.view.ready && !this.wasReady;
+    this.wasReady = this.view.ready;
+    // who came before must not take what was not known yet for gone
+    return becameReady ? this.makeSnapshot().toString() : this.event("self", text);
   }
 
   private stats(): string {

@@ -39,7 +39,7 @@ export const Changes = ({ limit, page }: { readonly page: Page; readonly limit: 
   if (shown.length === 0) {
     return (
       <p class="nothing">
-        {store.changes.length === 0
+        {view.feature + view.host + view.value === ""
           ? `Nothing has changed since ${clock(store.since)}, when this page was opened. Changes come here as they happen.`
           : "None of the changes matches the filters."}
       </p>

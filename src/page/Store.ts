@@ -141,6 +141,8 @@ export class Store {
   private readonly hostVersions = new Map<string, number>();
   /** How many features each host has here. */
   private readonly offers = new Map<string, number>();
+  /** Whether a node that knows all it has to know has told it. */
+  private whole = false;
   private numbered = 0;
   /** The browser's clock less the node's, as far as known; a delay only makes it look larger. */
   private skew = Number.POSITIVE_INFINITY;
@@ -228,10 +230,14 @@ export class Store {
     this.self = typeof self === "string" ? { address: self } : self;
     this.conditions = JSON.parse(fields.get("conditions") ?? "[]") as ReadonlyArray<Condition>;
     const nodes = JSON.parse(fields.get("nodes") ?? "[]") as Array<Record<string, unknown>>;
-    const again = this.since !== 0;
     this.skew = Number.POSITIVE_INFINITY;
     const at = time(JSON.parse(fields.get("at") ?? "null"));
     if (at !== undefined) this.seen(at);
+    for (const name of ["shape", "nodes", "conditions"] as const) this.versions[name]++;
+    const again = this.whole;
+    this.whole ||= this.self.ready !== false;
+    // started anew, it does not know yet what is still there: it tells the whole again when it does
+    if (again && this.self.ready === false) return;
     let differences = 0;
     const old = new Map([...this.cells].map(([feature, hosts]) => [feature, new Set(hosts.keys())]));
     for (const [feature, hosts] of members(fields.get("features") ?? "{}")) {
@@ -245,11 +251,10 @@ export class Store {
     }
     this.keepNodes(nodes);
     for (const node of nodes) this.putNode(readNode(node), again);
-    for (const name of ["shape", "nodes", "conditions"] as const) this.versions[name]++;
     if (again) {
       const what = differences === 0 ? "nothing had changed" : `${differences} values had changed`;
       this.note(this.now(), "node", "", "", `connected again: ${what}`);
-    } else this.since = this.now();
+    } else this.since ||= this.now();
   }
 
   private change(data: string): void {
