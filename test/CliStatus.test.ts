@@ -206,6 +206,11 @@ $`,
       }
       face.answers.set("/v1/nodes", [404, ""]);
       assert.include((yield* status("--http", face.url)).stderr, "(HTTP 404 for /v1/nodes)");
+      face.answers.set("/v1/nodes", [503, '{"error":{"code":"starting","message":"not yet"}}']);
+      assert.include(
+        (yield* status("--http", face.url)).stderr,
+        "cannot answer now (HTTP 503 for /v1/nodes, not yet): try again",
+      );
       for (const bad of ["http://user:pass@h", "http://[", "a b"]) {
         const { stderr, status: code } = yield* status("--http", bad);
         assert.strictEqual(code, 2);

@@ -50,7 +50,7 @@ export class FaceError extends Data.TaggedError("FaceError")<{
       case "Token":
         return `${this.url} wants another token${detail}`;
       case "Busy":
-        return `${this.url} has too many clients${detail}`;
+        return `${this.url} cannot answer now${detail}`;
       case "Foreign":
         return `${this.url} does not answer as a node${detail}`;
     }
@@ -68,7 +68,7 @@ const advice: Readonly<Record<FaceError["reason"], string>> = {
   Unreachable: "see whether the node runs, and with which --http",
   Timeout: "see whether its node is busy or stopped, and the network between",
   Token: "name the file that its node has with --http-token-file",
-  Busy: "end some, or try again later",
+  Busy: "try again in a minute; then see its log",
   Foreign: "check --http; the node's version may be another one",
 };
 
