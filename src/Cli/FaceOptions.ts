@@ -6,7 +6,7 @@ export const faceOptions = {
   http: value(
     "http",
     "WHERE",
-    "the node's HTTP face: a PORT of this host, ADDRESS:PORT or a URL\ndefault: what the node wrote to DIR/.http of --state-dir",
+    "the node's HTTP face: a PORT of this host, ADDRESS:PORT or a URL\ndefault (and for off and port 0, which are the node's):\nwhat it wrote to DIR/.http of --state-dir",
   ),
   httpTokenFile: value("http-token-file", "PATH", "the token that it asks for"),
   stateDir: Tree.stateDir,

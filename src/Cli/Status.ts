@@ -25,7 +25,7 @@ export const spec: CommandSpec = {
     "It asks the node's HTTP face (nameq serve --http). Without one it says what the state directory shows: whether\na node runs there, the hosts and their features, and when these last changed.",
     "A node is alive, silent (no datagram for 45 seconds; the registry is asked for it), left (it said goodbye) or\nforgotten (no news for 15 minutes). Of more than 40 nodes only those that are not alive are printed.",
     'With --json it is what GET /v1/nodes answers, with "source":"http" before it; or {"source":"tree",...}.',
-    "Exit status: 0 when a node runs, ready and without errors; 3 when it runs but is not ready yet, or has an\nerror; 1 when none runs, or that cannot be told; 2 when the command line is wrong. Without the HTTP face a\nnode that runs is 0.",
+    "Exit status: 0 when a node runs, ready and without errors; 3 when it runs but is not ready yet, or has an\nerror; 1 when none runs, or that cannot be told; 2 when the command line is wrong. Without the HTTP face a\nnode that runs is 0, and one that does not answer 3.",
   ],
   examples: [
     ["nameq status", "this host's node"],
