@@ -44,7 +44,7 @@ export const pathOf = (url: string): string => {
 /** Compares in a time that tells nothing of where they differ. The key makes both digests unknown to who asks. */
 const key = randomBytes(32);
 const digest = (text: string): Buffer => createHmac("sha256", key).update(text).digest();
-export const sameSecret = (a: string, b: string): boolean => timingSafeEqual(digest(a), digest(b));
+const sameSecret = (a: string, b: string): boolean => timingSafeEqual(digest(a), digest(b));
 
 const hasBody = (headers: IncomingHttpHeaders): boolean =>
   headers["transfer-encoding"] !== undefined || !/^0*$/.test(headers["content-length"] ?? "");

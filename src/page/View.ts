@@ -56,7 +56,3 @@ export const format = (view: View): string => {
   const query = String(fields).replaceAll("%40", "@").replaceAll("%3A", ":");
   return `#${view.tab}${query === "" ? "" : `?${query}`}`;
 };
-
-/** Whether two selections are of the same thing. */
-export const same = (a: Selection | undefined, b: Selection | undefined): boolean =>
-  a?.feature === b?.feature && a?.host === b?.host;
