@@ -48,6 +48,32 @@ describe("the HTTP face", () => {
     }),
   );
 
+  it.scopedLive("makes an answer that took long the less often, and one for the hosts of all features", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      let looked = 0;
+      const view = Object.defineProperty(new NodeView(), "features", {
+        get: () => {
+          looked++;
+          const until = performance.now() + 200;
+          while (performance.now() < until);
+          return new Map([["10.0.0.2", new Map([["db", "1"]])]]);
+        },
+      });
+      const url = yield* face(cluster, { view });
+      const ofDb = '{"self":"10.0.0.1","feature":"db","hosts":{"10.0.0.2":1}}';
+      assert.strictEqual((yield* ask(url, "/v1/features/db")).body, ofDb);
+      yield* Effect.sleep("300 millis");
+      assert.strictEqual(
+        (yield* ask(url, "/v1/features/web")).body,
+        ofDb.replace("db", "web").replace(/\{"10.*/, "{}}"),
+      );
+      assert.strictEqual(looked, 1);
+      assert.include((yield* ask(url, "/v1/features")).body, '"features":{"db":{"10.0.0.2":1}}');
+      assert.strictEqual(looked, 2);
+    }),
+  );
+
   it.scopedLive("tells the nodes, and what is wrong", () =>
     Effect.gen(function* () {
       const cluster = yield* fleet({ nodes: 3 });

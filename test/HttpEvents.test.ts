@@ -114,6 +114,16 @@ describe("the event stream", () => {
       cluster.node(0).set("b", 2);
       cluster.node(1).set("c", 3);
       yield* pass(cluster, "1 second");
+      const { view } = cluster.node(0);
+      const { nodes } = view;
+      let looked = 0;
+      view.nodes = () => {
+        looked++;
+        return nodes.call(view);
+      };
+      const others = yield* follow(url);
+      yield* awaiting(others, "snapshot");
+      looked = 0;
       for (const options of [{ headers: { "last-event-id": id } }, { path: `/v1/events?last-event-id=${id}` }]) {
         const again = yield* follow(url, options);
         yield* awaiting(again, "conditions");
@@ -129,6 +139,7 @@ describe("the event stream", () => {
         const list = JSON.parse(ofName(again, "nodes")[0] ?? "{}") as { nodes: ReadonlyArray<unknown>; whole: boolean };
         assert.deepStrictEqual([list.nodes.length, list.whole], [1, true]);
       }
+      assert.strictEqual(looked, 1, "once for all who come back at once");
     }),
   );
 

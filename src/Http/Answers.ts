@@ -1,6 +1,6 @@
 /** The JSON that the HTTP face answers with. Values are put in as their exact text, never through JavaScript numbers. Pure. */
 import type { Address } from "../Address.js";
-import type { FeatureName, FeatureValue, HostFeatures } from "../Feature.js";
+import type { FeatureName, HostFeatures } from "../Feature.js";
 import type { Answer, Change, ConditionReport, NodeReport } from "../NodeView.js";
 
 /** What a node says of itself. */
@@ -34,8 +34,8 @@ const string = (text: string | undefined): string => (text === undefined ? "null
 
 const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-/** `{"FEATURE":{"HOST":VALUE}}`, sorted. */
-export const features = (all: ReadonlyMap<Address, HostFeatures>): string => {
+/** `{"HOST":VALUE}` of each feature; features and hosts are sorted. */
+export const byFeature = (all: ReadonlyMap<Address, HostFeatures>): ReadonlyMap<FeatureName, string> => {
   const hosts = [...all].toSorted(([a], [b]) => byText(a, b));
   const byName = new Map<FeatureName, Array<string>>();
   for (const [host, values] of hosts) {
@@ -47,21 +47,12 @@ export const features = (all: ReadonlyMap<Address, HostFeatures>): string => {
     }
   }
   const names = [...byName.keys()].toSorted(byText);
-  return `{${names.map((name) => `"${name}":{${byName.get(name)!.join(",")}}`).join(",")}}`;
+  return new Map(names.map((name) => [name, `{${byName.get(name)!.join(",")}}`]));
 };
 
-/** `{"HOST":VALUE}` of one feature, sorted. */
-export const hosts = (all: ReadonlyMap<Address, HostFeatures>, name: FeatureName): string => {
-  const pairs: Array<readonly [Address, FeatureValue]> = [];
-  for (const [host, values] of all) {
-    const value = values.get(name);
-    if (value !== undefined) pairs.push([host, value]);
-  }
-  return `{${pairs
-    .toSorted(([a], [b]) => byText(a, b))
-    .map(([host, value]) => `"${host}":${value}`)
-    .join(",")}}`;
-};
+/** `{"FEATURE":{"HOST":VALUE}}`, sorted. */
+export const features = (all: ReadonlyMap<Address, HostFeatures>): string =>
+  `{${Array.from(byFeature(all), ([name, hosts]) => `"${name}":${hosts}`).join(",")}}`;
 
 export const self = (of: Self): string =>
   `{"address":"${of.address}","port":${of.port},"version":${string(of.version)},"startedAt":${time(of.startedAtMs)},"ready":${of.ready},"features":${of.features},"registry":${string(of.registry)},"stateDir":${string(of.stateDir)},"featureDir":${string(of.featureDir)},"registryClockOffsetMs":${ms(of.registryClockOffsetMs)}}`;

@@ -99,6 +99,8 @@ export class Events {
   private latencies: Float64Array;
   /** The snapshot that those who come before the next event get. */
   private snapshot: Buffer | undefined;
+  /** And what those get who come back, behind what they missed. */
+  private latest: string | undefined;
   private ticks = 0;
   private readonly propagation;
 
@@ -171,7 +173,7 @@ export class Events {
 
   /** From now on somebody listens. */
   private begin(): void {
-    this.snapshot = undefined;
+    this.forget();
     this.sequence = this.view.sequence;
     const nodes = this.view.nodes();
     this.nodes = new Map(nodes.map((node) => [node.address, node]));
@@ -195,20 +197,23 @@ export class Events {
     const { view } = this;
     const changes = view.changesSince(Number(sequence));
     if (changes === undefined) return undefined;
-    return Buffer.from(
-      [
-        `retry: ${retryMs}\n`,
-        ...changes.map((each) => this.event("change", Answers.change(each), each.sequence)),
-        this.event("self", Answers.self(this.self())),
-        this.event("nodes", `{"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"gone":[],"whole":true}`),
-        this.event("conditions", `{"conditions":${Answers.conditions(view.conditions())}}`),
-      ].join(""),
-    );
+    this.latest ??= [
+      this.event("self", Answers.self(this.self())),
+      this.event("nodes", `{"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"gone":[],"whole":true}`),
+      this.event("conditions", `{"conditions":${Answers.conditions(view.conditions())}}`),
+    ].join("");
+    const missed = changes.map((each) => this.event("change", Answers.change(each), each.sequence));
+    return Buffer.from(`retry: ${retryMs}\n${missed.join("")}${this.latest}`);
+  }
+
+  private forget(): void {
+    this.snapshot = undefined;
+    this.latest = undefined;
   }
 
   private send(text: string): void {
     if (text === "") return;
-    this.snapshot = undefined;
+    this.forget();
     const bytes = Buffer.from(text);
     for (const client of this.clients.values()) this.hand(client, bytes);
   }
@@ -233,7 +238,7 @@ export class Events {
 
   private tick(): void {
     // its time would be too old, and its size a burden
-    this.snapshot = undefined;
+    this.forget();
     if (this.clients.size === 0) return;
     this.ticks++;
     const isDue = this.ticks % Math.ceil((this.nodes.size + 1) / nodesATick) === 0;
