@@ -8,6 +8,7 @@
 import type * as Cause from "effect/Cause";
 import * as Effect from "effect/Effect";
 import type { Address } from "./Address.js";
+import { breathe } from "./DirectoryHints.js";
 import type { FeatureName, FeatureValue } from "./Feature.js";
 
 /** A feature at a host. */
@@ -117,6 +118,13 @@ export interface Tree {
 export interface Subscription {
   /** Waits until there is something to tell, and gives some of it (never nothing). For one consumer. */
   readonly pull: Effect.Effect<ReadonlyArray<Change>>;
+  /**
+   * Instead of `pull`: has `take` called with what there is to tell, as it comes. While that is waited for it is called
+   * in the turn of the event, which saves a fiber's wake-up. What `take` gives is waited for before it is called again.
+   */
+  readonly forEach: <E>(
+    take: (changes: ReadonlyArray<Change>) => Effect.Effect<void, E> | undefined,
+  ) => Effect.Effect<never, E>;
   /** What is known now; of the features that are subscribed to, all, once `Booted` was told. */
   readonly features: Features;
 }
@@ -129,7 +137,8 @@ class Reader implements Subscription {
   /** Per feature the values last told of the hosts that changed since; "all": nothing of it was told yet. In order of change. */
   private readonly pending = new Map<FeatureName | typeof boot, Map<Address, FeatureValue | undefined> | "all">();
   private readonly problems: Set<Problem>;
-  private readonly latch = Effect.unsafeMakeLatch(false);
+  /** Of the consumer that waits. */
+  private onNews: (() => void) | undefined;
   failure: Cause.Cause<never> | undefined;
   covered = false;
 
@@ -154,12 +163,12 @@ class Reader implements Subscription {
     else if (told === "all") return;
     else if (!told.has(host)) told.set(host, before);
     else if (told.get(host) === after && told.delete(host) && told.size === 0) this.pending.delete(feature);
-    this.latch.unsafeOpen();
+    this.wake();
   }
 
   report(problem: Problem): void {
     this.problems.add(problem);
-    this.latch.unsafeOpen();
+    this.wake();
   }
 
   resolve(problem: Problem): void {
@@ -169,12 +178,12 @@ class Reader implements Subscription {
   cover(): void {
     this.covered = true;
     this.pending.set(boot, "all");
-    this.latch.unsafeOpen();
+    this.wake();
   }
 
   fail(cause: Cause.Cause<never>): void {
     this.failure = cause;
-    this.latch.unsafeOpen();
+    this.wake();
   }
 
   private take(): Array<Change> {
@@ -202,13 +211,53 @@ class Reader implements Subscription {
     return changes;
   }
 
+  private wake(): void {
+    const { onNews } = this;
+    this.onNews = undefined;
+    onNews?.();
+  }
+
+  private readonly forget = Effect.sync(() => {
+    this.onNews = undefined;
+  });
+
   readonly pull: Effect.Effect<ReadonlyArray<Change>> = Effect.suspend(() => {
     const changes = this.take();
     if (changes.length > 0) return Effect.succeed(changes);
     if (this.failure !== undefined) return Effect.failCause(this.failure);
-    this.latch.unsafeClose();
-    return Effect.zipRight(this.latch.await, this.pull);
+    return Effect.async((resume) => {
+      this.onNews = () => resume(this.pull);
+      return this.forget;
+    });
   });
+
+  readonly forEach = <E>(
+    take: (changes: ReadonlyArray<Change>) => Effect.Effect<void, E> | undefined,
+  ): Effect.Effect<never, E> => {
+    const step = Effect.async<void, E>((resume) => {
+      let isOver = false;
+      const give = (): void => {
+        if (isOver) return;
+        try {
+          const changes = this.take();
+          const rest = changes.length > 0 ? take(changes) : undefined;
+          if (rest !== undefined) return resume(rest);
+        } catch (defect) {
+          return resume(Effect.die(defect));
+        }
+        if (this.pending.size > 0) return resume(breathe);
+        if (this.failure !== undefined) return resume(Effect.failCause(this.failure));
+        // what the rest of this step of the table's owner changes goes with it
+        this.onNews = () => queueMicrotask(give);
+      };
+      give();
+      return Effect.sync(() => {
+        isOver = true;
+        this.onNews = undefined;
+      });
+    });
+    return Effect.forever(step);
+  };
 }
 
 /** The table. Its owner sets what it finds; everything here is synchronous. */
@@ -219,9 +268,15 @@ export class FeatureTable<H extends Held = Held> {
   private failure: Cause.Cause<never> | undefined;
   private unlogged = 0;
   private subscribed = 0;
+  private held = 0;
 
   get features(): Features<H> {
     return this.hostsOf;
+  }
+
+  /** How many values there are. */
+  get size(): number {
+    return this.held;
   }
 
   get problems(): ReadonlyMap<string, Problem> {
@@ -245,6 +300,8 @@ export class FeatureTable<H extends Held = Held> {
       hosts.set(host, held);
     }
     const after = held?.value;
+    if (before === undefined && after !== undefined) this.held++;
+    else if (before !== undefined && after === undefined) this.held--;
     if (before !== after) for (const reader of this.readers) reader.note(feature, host, before, after);
   }
 
@@ -261,6 +318,10 @@ export class FeatureTable<H extends Held = Held> {
       this.unlogged++;
       for (const reader of this.readers) reader.report(problem);
     }
+  }
+
+  get hasUnlogged(): boolean {
+    return this.unlogged > 0;
   }
 
   /** Logs, in one line, the problems that appeared since the last call. */

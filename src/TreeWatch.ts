@@ -14,7 +14,7 @@ import { breathe } from "./DirectoryHints.js";
 import { type FeatureName, type FeatureValue, isFeatureName, parseValue } from "./Feature.js";
 import { FeatureTable, type Held, Problem, type ProblemReason, type Subscription, type Tree } from "./FeatureTable.js";
 import { isFault } from "./Json.js";
-import * as WatchThread from "./WatchThread.js";
+import * as Watches from "./Watches.js";
 
 /** Largest file that is read: the indented form of the largest value there can be. Source: PROTOCOL, section 1. */
 const maxFileBytes = 4 * 1024 * 1024 + 4096;
@@ -98,7 +98,7 @@ class Scanner {
     private readonly table: FeatureTable<HeldFile>,
     private readonly wants: (feature: FeatureName) => boolean,
     private readonly nowMs: () => number,
-    private readonly thread?: WatchThread.WatchThread,
+    private readonly watches?: Watches.Watches,
   ) {
     this.root = newPlace(join(stateDir, "features"));
   }
@@ -114,10 +114,10 @@ class Scanner {
   }
 
   /** Looks where a hint says. */
-  *follow({ id, names, failure }: WatchThread.Hint): Generator<void> {
+  *follow({ id, names, failure }: Watches.Hint): Generator<void> {
     const place = this.watched.get(id);
     if (place === undefined) return;
-    this.noteWatch(place, failure);
+    if (names === undefined) this.noteWatch(place, failure);
     const own = basename(place.path);
     // an event of the directory itself carries its own name: it may have been moved or removed
     const itself = names === undefined || names.includes(own);
@@ -305,16 +305,16 @@ class Scanner {
   }
 
   private watch(place: Place): void {
-    if (this.thread === undefined) return;
-    if (this.watched.delete(place.watchId)) this.thread.unwatch(place.watchId);
+    if (this.watches === undefined) return;
+    if (this.watched.delete(place.watchId)) this.watches.unwatch(place.watchId);
     place.watchId = ++this.lastId;
     this.watched.set(place.watchId, place);
-    this.thread.watch(place.watchId, place.path);
+    this.watches.watch(place.watchId, place.path, this.table.size);
   }
 
   private unwatch(place: Place): void {
     this.unwatched.delete(place);
-    if (this.watched.delete(place.watchId)) this.thread?.unwatch(place.watchId);
+    if (this.watched.delete(place.watchId)) this.watches?.unwatch(place.watchId);
   }
 
   /** Notes whether a place's watch stands. Sweeps try again the watches that do not. */
@@ -385,13 +385,13 @@ interface Running {
 const keepUpToDate = (
   stateDir: string,
   { table, nudge }: Running,
-  start: Effect.Effect<WatchThread.WatchThread, never, Scope.Scope>,
+  start: Effect.Effect<Watches.Watches, never, Scope.Scope>,
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock;
     const nowMs = () => clock.unsafeCurrentTimeMillis();
-    const thread = yield* start;
-    const scanner = new Scanner(stateDir, table, (feature) => table.wants(feature), nowMs, thread);
+    const watches = yield* start;
+    const scanner = new Scanner(stateDir, table, (feature) => table.wants(feature), nowMs, watches);
     // hints go first: a sweep takes a step only between batches of them
     const noHints = yield* Effect.makeLatch(true);
     const sweep = Effect.gen(function* () {
@@ -404,20 +404,25 @@ const keepUpToDate = (
       const rest = Math.min(Math.max(sweepMs, restFactor * (nowMs() - started)), longestRestMs);
       yield* Effect.timeoutOption(nudge.await, rest);
     });
-    const follow = Effect.gen(function* () {
-      const hints = yield* thread.hints;
-      noHints.unsafeClose();
+    function* look(hints: ReadonlyArray<Watches.Hint>): Generator<void> {
       for (const hint of hints) {
-        if (hint.id === WatchThread.everywhere) nudge.unsafeOpen();
-        else yield* drive(scanner.follow(hint));
+        if (hint.id === Watches.everywhere) nudge.unsafeOpen();
+        else yield* scanner.follow(hint);
       }
+      // to log is the fiber's
+      if (table.hasUnlogged) yield;
+    }
+    const follow = Effect.gen(function* () {
+      const steps = yield* watches.hints(look);
+      noHints.unsafeClose();
+      yield* drive(steps);
       noHints.unsafeOpen();
       yield* table.logProblems;
     });
     return yield* Effect.raceFirst(Effect.forever(sweep), Effect.forever(follow));
   }).pipe(Effect.scoped);
 
-const make = Effect.fnUntraced(function* (stateDir: string, start = WatchThread.start) {
+const make = Effect.fnUntraced(function* (stateDir: string, start = Watches.start) {
   const scope = yield* Effect.scope;
   const mutex = yield* Effect.makeSemaphore(1);
   let running: Running | undefined;
@@ -482,6 +487,6 @@ export class TreeWatch extends Context.Tag("nameq/TreeWatch")<TreeWatch, TreeWat
   /** The same, with another source of hints: `start` is run when the first subscriber comes. */
   static readonly layerWithHints = (
     stateDir: string,
-    start: Effect.Effect<WatchThread.WatchThread, never, Scope.Scope>,
+    start: Effect.Effect<Watches.Watches, never, Scope.Scope>,
   ): Layer.Layer<TreeWatch> => Layer.scoped(TreeWatch, make(stateDir, start));
 }

@@ -2,7 +2,7 @@ import { afterEach, assert, beforeAll, describe, it } from "@effect/vitest";
 import * as fc from "effect/FastCheck";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { escape } from "../src/Cli/Escape.js";
 import { Lines } from "./Lines.js";
@@ -138,6 +138,24 @@ describe("nameq monitor-features", () => {
     const { status, stderr } = bash("$NAMEQ monitor-features >/dev/full", { NAMEQ_STATE_DIR: tree.path });
     assert.strictEqual(status, 1);
     assert.match(stderr, /^nameq monitor-features: cannot write to standard output \(ENOSPC/);
+  });
+
+  it("ends with status 1 when its standard output takes no more at a change", async () => {
+    const tree = state();
+    const full = openSync("/dev/full", "w");
+    const child = spawn(process.execPath, [program, "monitor-features", "--state-dir", tree.path], {
+      stdio: ["ignore", full, "ignore"],
+    });
+    closeSync(full);
+    children.push(child);
+    const ended = once(child, "exit");
+    let n = 0;
+    while (child.exitCode === null) {
+      tree.set("web/10.0.0.1", String(n++));
+      await sleep(20);
+    }
+    assert.deepStrictEqual(await ended, [1, null]);
+    assert.isAbove(n, 1);
   });
 
   it("brings a slow reader to the newest state in little memory, and hears signals meanwhile", async () => {

@@ -6,6 +6,7 @@ import * as fc from "effect/FastCheck";
 import * as Fiber from "effect/Fiber";
 import * as Option from "effect/Option";
 import type { Address } from "../src/Address.js";
+import { breathe } from "../src/DirectoryHints.js";
 import { type FeatureName, FeatureValue } from "../src/Feature.js";
 import { FeatureTable, Problem, type Subscription } from "../src/FeatureTable.js";
 import { Told } from "./Told.js";
@@ -140,6 +141,88 @@ describe("FeatureTable", () => {
       ["db"],
     );
   });
+
+  it("counts its values", () => {
+    const table = new FeatureTable();
+    for (let i = 0; i < 3; i++) table.set(name("db"), host(`10.0.0.${i}`), held("1"));
+    table.set(name("db"), host("10.0.0.1"), held("2"));
+    table.set(name("db"), host("10.0.0.2"), undefined);
+    table.set(name("web"), host("10.0.0.2"), undefined);
+    assert.strictEqual(table.size, 2);
+  });
+
+  it.effect("hands over what one step changes in that step's turn, and while it is not taken gathers", () =>
+    Effect.gen(function* () {
+      const table = new FeatureTable();
+      table.set(name("db"), host("10.0.0.1"), held("0"));
+      const told: Array<ReadonlyArray<string>> = [];
+      const latch = yield* Effect.makeLatch(false);
+      const taking = yield* Effect.fork(
+        table.subscribe(undefined).forEach((changes) => {
+          told.push(changes.map((change) => ("json" in change ? `${change._tag} ${change.json}` : change._tag)));
+          return told.length === 3 ? latch.await : undefined;
+        }),
+      );
+      yield* Effect.yieldNow();
+      const set = (json: string) => table.set(name("db"), host("10.0.0.1"), held(json));
+      set("1");
+      table.cover(table.version);
+      assert.strictEqual(told.length, 1);
+      yield* Effect.promise(() => Promise.resolve());
+      set("2");
+      yield* breathe;
+      for (const json of ["3", "4"]) {
+        set(json);
+        yield* breathe;
+      }
+      assert.deepStrictEqual(told, [["Added 0"], ["Updated 1", "Booted"], ["Updated 2"]]);
+      yield* latch.open;
+      yield* breathe;
+      assert.deepStrictEqual(told.slice(3), [["Updated 4"]]);
+      // interrupted in the turn of a change
+      taking.unsafeInterruptAsFork(taking.id());
+      set("5");
+      yield* Fiber.await(taking);
+      set("6");
+      yield* breathe;
+      assert.strictEqual(told.length, 4);
+    }),
+  );
+
+  it.effect("lets the loop turn while there is much to hand over", () =>
+    Effect.gen(function* () {
+      const table = new FeatureTable();
+      for (let i = 0; i < 2_000; i++) table.set(name(`f${i}`), host("10.0.0.1"), held("1"));
+      let told = 0;
+      yield* Effect.fork(
+        table.subscribe(undefined).forEach((changes) => {
+          told += changes.length;
+          return undefined;
+        }),
+      );
+      yield* breathe;
+      assert.isBelow(told, 2_000);
+      yield* Effect.repeat(breathe, { until: () => told === 2_000 });
+    }),
+  );
+
+  it.effect("ends what hands over with what its taker throws, what taking fails with, or its owner's death", () =>
+    Effect.gen(function* () {
+      const end = (take: () => Effect.Effect<void, string> | undefined) => {
+        const table = new FeatureTable();
+        const taking = Effect.runFork(table.subscribe(undefined).forEach(take));
+        table.set(name("db"), host("10.0.0.1"), held("1"));
+        table.fail(Cause.die("owner died"));
+        return Fiber.await(taking);
+      };
+      const thrown = yield* end(() => {
+        throw new Error("thrown");
+      });
+      assert.isTrue(Exit.isFailure(thrown) && Cause.isDie(thrown.cause));
+      assert.deepStrictEqual(yield* end(() => Effect.fail("failed")), Exit.fail("failed"));
+      assert.deepStrictEqual(yield* end(() => undefined), Exit.die("owner died"));
+    }),
+  );
 
   it("fails subscribers when its owner dies, also those who come later", async () => {
     const table = new FeatureTable();

@@ -8,11 +8,12 @@ import type * as Scope from "effect/Scope";
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { breathe } from "../src/DirectoryHints.js";
 import { type FeatureName, fileText, FeatureValue } from "../src/Feature.js";
 import type { Subscription } from "../src/FeatureTable.js";
 import { TreeWatch } from "../src/TreeWatch.js";
-import * as WatchThread from "../src/WatchThread.js";
+import * as Watches from "../src/Watches.js";
 import { Told } from "./Told.js";
 
 /** A state directory written as a daemon writes it, and spoilt as others may spoil it. */
@@ -61,8 +62,8 @@ const quiet = Logger.remove(Logger.defaultLogger);
 const watching = (path: string, start?: Parameters<typeof TreeWatch.layerWithHints>[1]) =>
   Layer.provideMerge(start === undefined ? TreeWatch.layer(path) : TreeWatch.layerWithHints(path, start), quiet);
 
-/** A thread that gives no hint, as when every event is lost. */
-const silent = { watch: () => undefined, unwatch: () => undefined, hints: Effect.never };
+/** Watches that give no hint, as when every event is lost. */
+const silent = { watch: () => undefined, unwatch: () => undefined, hints: () => Effect.never };
 
 /** Renames in the burst. For all of 100,000, set TMPDIR to a tmpfs. */
 const burst = Number(process.env["NAMEQ_TEST_BURST"] ?? 1_500);
@@ -339,18 +340,19 @@ describe("TreeWatch", () => {
       dir.put("db", "10.0.0.1", "1");
       const failing = new Map<number, string>();
       let lifted = false;
-      const thread: WatchThread.WatchThread = {
+      const watches: Watches.Watches = {
         watch: (id, path) => failing.set(id, path),
         unwatch: () => undefined,
-        hints: Effect.suspend(() => {
-          const hints = Array.from(failing.keys(), (id) => ({
-            id,
-            names: undefined,
-            failure: lifted ? undefined : "ENOSPC",
-          }));
-          failing.clear();
-          return Effect.delay(Effect.succeed(hints), "20 millis");
-        }),
+        hints: (look) =>
+          Effect.suspend(() => {
+            const hints = Array.from(failing.keys(), (id) => ({
+              id,
+              names: undefined,
+              failure: lifted ? undefined : "ENOSPC",
+            }));
+            failing.clear();
+            return Effect.delay(Effect.succeed(look(hints)), "20 millis");
+          }),
       };
       yield* Effect.gen(function* () {
         const subscription = yield* subscribe();
@@ -366,14 +368,54 @@ describe("TreeWatch", () => {
           until: ({ problems }) => problems.length === 0,
         });
         assert.strictEqual(told.problems.length, 1);
-      }).pipe(Effect.provide(watching(dir.path, Effect.succeed(thread))));
+      }).pipe(Effect.provide(watching(dir.path, Effect.succeed(watches))));
+    }),
+  );
+
+  it.scoped("looks at once where a hint says, and at all when hints may be lost, and logs what it finds", () =>
+    Effect.gen(function* () {
+      const dir = yield* stateDir;
+      dir.put("a", "10.0.0.1", "1");
+      const ids = new Map<string, number>();
+      let hint: (given: { id?: number | undefined; names?: ReadonlyArray<string> }) => void = () => undefined;
+      const watches: Watches.Watches = {
+        watch: (id, path) => ids.set(basename(path), id),
+        unwatch: () => undefined,
+        hints: (look) =>
+          Effect.async((resume) => {
+            hint = (given) => {
+              const steps = look([{ id: given.id ?? Watches.everywhere, names: given.names, failure: undefined }]);
+              if (steps.next().done !== true) resume(Effect.succeed(steps));
+            };
+          }),
+      };
+      const lines: Array<string> = [];
+      const logger = Logger.make(({ message }) => lines.push(String(message)));
+      // the clock stands: there is one sweep, and no other for want of hints
+      yield* Effect.gen(function* () {
+        const subscription = yield* subscribe();
+        const told = yield* booted(subscription);
+        dir.put("a", "10.0.0.1", "2");
+        hint({ id: ids.get("a"), names: ["10.0.0.1"] });
+        yield* told.until(subscription, () => told.get("a", "10.0.0.1") === "2");
+        dir.put("a", "10.0.0.1", "no JSON");
+        hint({ id: ids.get("a"), names: ["10.0.0.1"] });
+        yield* Effect.repeat(breathe, { until: () => lines.length > 0 });
+        assert.include(lines[0], "10.0.0.1 is not JSON");
+        dir.put("b", "10.0.0.1", "3");
+        hint({});
+        yield* told.until(subscription, () => told.get("b", "10.0.0.1") === "3");
+      }).pipe(
+        Effect.provide(TreeWatch.layerWithHints(dir.path, Effect.succeed(watches))),
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+      );
     }),
   );
 
   it.scopedLive("fails its subscribers, rather than leave them waiting, when it breaks", () =>
     Effect.gen(function* () {
       const dir = yield* stateDir;
-      const broken = { ...silent, hints: Effect.die("broken") };
+      const broken = { ...silent, hints: () => Effect.die("broken") };
       const exit = yield* Effect.flatMap(subscribe(), ({ pull }) => Effect.exit(Effect.forever(pull))).pipe(
         Effect.provide(watching(dir.path, Effect.succeed(broken))),
       );
@@ -450,44 +492,6 @@ describe("TreeWatch", () => {
         yield* told.until(subscription, () => told.get("db", "10.0.0.1") === "3");
         assert.deepStrictEqual(shown(live), ["db/10.0.0.1=2"]);
       }).pipe(Effect.provide(watching(dir.path)));
-    }),
-  );
-});
-
-describe("WatchThread", () => {
-  it.scopedLive("says when a watch stands, when it cannot be had, and what changed", () =>
-    Effect.gen(function* () {
-      const path = yield* temporary;
-      const thread = yield* WatchThread.start;
-      const next = function* (id: number) {
-        for (;;) {
-          const hint = (yield* thread.hints).find((hint) => hint.id === id);
-          if (hint !== undefined) return hint;
-        }
-      };
-      thread.watch(1, path);
-      assert.deepStrictEqual(yield* next(1), { id: 1, names: undefined, failure: undefined });
-      fs.writeFileSync(join(path, "a"), "");
-      assert.deepStrictEqual((yield* next(1)).names, ["a"]);
-      thread.watch(2, join(path, "none"));
-      assert.strictEqual((yield* next(2)).failure, "ENOENT");
-    }),
-  );
-
-  it.scopedLive("loses nothing while the program's loop is blocked, and gathers what is not asked for as sets", () =>
-    Effect.gen(function* () {
-      const path = yield* temporary;
-      fs.mkdirSync(join(path, "in"));
-      const thread = yield* WatchThread.start;
-      thread.watch(1, join(path, "in"));
-      yield* thread.hints;
-      const seen = new Set<string>();
-      for (let i = 0; i < 100; i++) fs.writeFileSync(join(path, "in", String(i % 50)), "");
-      while (seen.size < 50)
-        for (const { names } of yield* thread.hints) for (const name of names ?? []) seen.add(name);
-      // so many in one directory that listing it is cheaper
-      for (let i = 0; i < 500; i++) fs.writeFileSync(join(path, "in", String(i)), "");
-      for (;;) if ((yield* thread.hints).some(({ id, names }) => id === 1 && names === undefined)) return;
     }),
   );
 });

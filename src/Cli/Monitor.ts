@@ -70,14 +70,14 @@ export const command = () =>
     Tree.withTree(options.stateDir, (tree) =>
       Effect.gen(function* () {
         yield* Hangup.endsProgram;
-        const { pull } = yield* tree.subscribe();
+        const { forEach } = yield* tree.subscribe();
         const format = options.json ? jsonLine : line;
         const shown = (change: Change): boolean => !options.local || !("host" in change) || change.host === ownHost;
-        const print = Effect.flatMap(pull, (changes) => {
+        const print = forEach((changes) => {
           const text = changes.filter(shown).map(format).join("");
-          return text === "" ? Effect.void : Reader.write(text);
+          return text === "" ? undefined : Reader.offer(text);
         });
-        yield* Effect.raceFirst(Effect.forever(print), Reader.readerGone);
+        yield* Effect.raceFirst(print, Reader.readerGone);
       }).pipe(
         Effect.catchTag("ReaderGone", () => Effect.void),
         Effect.scoped,

@@ -1,6 +1,8 @@
 /** Standard output of the commands that go on until nobody reads them. */
 import * as Data from "effect/Data";
+import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
+import * as FiberId from "effect/FiberId";
 import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs";
 import { StandardStreamError } from "./Output.js";
 
@@ -12,17 +14,27 @@ const isGone = (cause: unknown): boolean =>
 
 const ignore = (): void => {};
 
-/** Writes `text`, and waits until standard output has taken it: a slow reader slows the writer, and costs no memory. */
-export const write = (text: string): Effect.Effect<void, ReaderGone | StandardStreamError> =>
-  Effect.async((resume) => {
-    const { stdout } = process;
-    // the callback tells too
-    if (!stdout.listeners("error").includes(ignore)) stdout.on("error", ignore);
-    stdout.write(text, (cause) => {
-      if (cause == null) resume(Effect.void);
-      else resume(isGone(cause) ? new ReaderGone() : new StandardStreamError({ operation: "write", cause }));
-    });
+type Written = Effect.Effect<void, ReaderGone | StandardStreamError>;
+
+/**
+ * Writes `text`. Undefined when standard output has taken it, or else what waits for that: a slow reader slows the
+ * writer, and costs no memory.
+ */
+export const offer = (text: string): Written | undefined => {
+  const { stdout } = process;
+  // the callback tells too
+  if (!stdout.listeners("error").includes(ignore)) stdout.on("error", ignore);
+  const written = Deferred.unsafeMake<void, ReaderGone | StandardStreamError>(FiberId.none);
+  stdout.write(text, (cause) => {
+    const failure = (): ReaderGone | StandardStreamError =>
+      isGone(cause) ? new ReaderGone() : new StandardStreamError({ operation: "write", cause });
+    Deferred.unsafeDone(written, cause == null ? Effect.void : Effect.fail(failure()));
   });
+  return stdout.writableLength === 0 && stdout.errored === null ? undefined : Deferred.await(written);
+};
+
+/** Writes `text`, and waits until standard output has taken it. */
+export const write = (text: string): Written => Effect.suspend(() => offer(text) ?? Effect.void);
 
 /** Of Node's own handles: the one that takes any descriptor. */
 interface RawHandle {
