@@ -487,10 +487,16 @@ class PureNode {
   }
 }
 
-const instantAt = (monoMs: number, skewMs: number): Instant => ({
-  wallNs: BigInt(startUnixMs + monoMs + skewMs) * 1_000_000n,
-  monoMs,
-});
+/** A class, because a literal is slow for good once whole nodes, whose moments have fractions, ran in the same process. */
+class PureInstant implements Instant {
+  readonly wallNs: bigint;
+  constructor(
+    readonly monoMs: number,
+    skewMs: number,
+  ) {
+    this.wallNs = BigInt(startUnixMs + monoMs + skewMs) * 1_000_000n;
+  }
+}
 
 /** A fleet; nodes are at `addressOf` their places. */
 export class PureFleet {
@@ -503,7 +509,7 @@ export class PureFleet {
   /** Datagrams that arrived. */
   delivered = 0;
   private readonly byAddress = new Map<Address, PureNode>();
-  private now = instantAt(0, 0);
+  private now = new PureInstant(0, 0);
 
   constructor(
     readonly seed: number,
@@ -524,8 +530,8 @@ export class PureFleet {
 
   instant(skewMs: number): Instant {
     const monoMs = this.agenda.nowMs;
-    if (skewMs !== 0) return instantAt(monoMs, skewMs);
-    if (this.now.monoMs !== monoMs) this.now = instantAt(monoMs, 0);
+    if (skewMs !== 0) return new PureInstant(monoMs, skewMs);
+    if (this.now.monoMs !== monoMs) this.now = new PureInstant(monoMs, 0);
     return this.now;
   }
 
