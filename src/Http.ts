@@ -251,7 +251,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       featureDir: options.featureDir,
       registryClockOffsetMs: view.registryOffsetMs,
     });
-    const events = new Events(view, metrics, self);
+    const events = new Events(view, metrics, self, nowMs);
     const ofProcess = yield* processFamilies(startedAtMs);
 
     const features = reused(nowMs, () =>
@@ -293,6 +293,8 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       const request = yield* HttpServerRequest.HttpServerRequest;
       const headers = { ...securityHeaders, "content-type": "text/event-stream", "x-accel-buffering": "no" };
       if (request.method === "HEAD") return HttpServerResponse.empty({ status: 200, headers });
+      const waitMs = events.waitMs();
+      if (waitMs > 0) yield* Effect.sleep(waitMs);
       if (events.full) {
         return failure({
           status: 503,

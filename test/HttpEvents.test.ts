@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, assert, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
+import * as Fiber from "effect/Fiber";
 import * as Scope from "effect/Scope";
 import * as TestClock from "effect/TestClock";
 import type { Cluster } from "../src/Cluster.js";
@@ -345,6 +346,38 @@ describe("the event stream", () => {
       assert.strictEqual(yield* lateMs(), 10_000);
       yield* TestClock.adjust("1 second");
       assert.strictEqual(yield* lateMs(), 0);
+    }),
+  );
+
+  it.scopedLive("lets those who come while much changes share a snapshot that takes long", () =>
+    Effect.gen(function* () {
+      const cluster = yield* fleet({ nodes: 1 });
+      cluster.advance("5 seconds");
+      const { view } = cluster.node(0);
+      let made = 0;
+      const url = yield* face(cluster);
+      const first = yield* follow(url);
+      yield* awaiting(first, "snapshot");
+      Object.defineProperty(view, "features", {
+        get: () => {
+          made++;
+          const until = performance.now() + 200;
+          while (performance.now() < until);
+          return new Map();
+        },
+      });
+      const later = yield* Effect.forEach(
+        [1, 2, 3, 4, 5],
+        Effect.fnUntraced(function* (n) {
+          cluster.node(0).set("n", n);
+          cluster.advance("1 second");
+          yield* awaiting(first, "change", n);
+          return yield* Effect.fork(follow(url));
+        }),
+      );
+      for (const fiber of later) yield* awaiting(yield* Fiber.join(fiber), "snapshot");
+      // the first one's, and one for the others; a tick may come between them
+      assert.isAtMost(made, 3);
     }),
   );
 

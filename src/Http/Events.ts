@@ -34,6 +34,10 @@ const aliveTicks = 15;
 /** Clock offsets that differ by less, ms, are the same: the network's jitter is in them. */
 const sameOffsetMs = 50;
 
+/** A snapshot of t ms is followed by so many times t without another: they cost a tenth of the node's time at most. */
+const restFactor = 9;
+const maxWaitMs = 5_000;
+
 /** When a client that was cut off should come again, ms. */
 const retryMs = 2_000;
 
@@ -101,6 +105,7 @@ export class Events {
   private snapshot: Buffer | undefined;
   /** And what those get who come back, behind what they missed. */
   private latest: string | undefined;
+  private restUntilMs = 0;
   private ticks = 0;
   private readonly propagation;
 
@@ -109,6 +114,7 @@ export class Events {
     private readonly view: NodeView,
     private readonly metrics: Metrics.Service,
     private readonly self: () => Answers.Self,
+    private readonly nowMs: () => number,
   ) {
     this.propagation = metrics.histogram("propagation");
     this.latencies = this.propagation.counts.slice();
@@ -117,6 +123,14 @@ export class Events {
 
   get full(): boolean {
     return this.clients.size >= maxClients;
+  }
+
+  /** How long who comes now is to wait, ms: who comes meanwhile shares the next snapshot. */
+  waitMs(): number {
+    this.flush();
+    const restMs = this.restUntilMs - this.nowMs();
+    // a clock that was set back makes nobody wait for longer
+    return this.snapshot === undefined && restMs > 0 ? Math.min(restMs, maxWaitMs) : 0;
   }
 
   /** Sends what there is and what comes until the client goes. `lastEventId` is the last event that it saw before. */
@@ -186,8 +200,12 @@ export class Events {
 
   private makeSnapshot(): Buffer {
     const { view } = this;
+    const startMs = this.nowMs();
     const data = `{"at":${view.isRunning ? Answers.time(view.unixMs()) : "null"},"self":${Answers.self(this.self())},"features":${Answers.features(view.features)},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`;
-    return Buffer.from(`retry: ${retryMs}\n${this.event("snapshot", data)}`);
+    const snapshot = Buffer.from(`retry: ${retryMs}\n${this.event("snapshot", data)}`);
+    const endMs = this.nowMs();
+    this.restUntilMs = endMs + restFactor * (endMs - startMs);
+    return snapshot;
   }
 
   /** What a client missed that comes back; undefined when it must begin anew. */
