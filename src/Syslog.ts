@@ -188,7 +188,7 @@ const openLocal = (path: string): Effect.Effect<Link, unknown> =>
           ["--socket", path, "--prio-prefix", "--size", `${maxTextBytes}`, "--tag", "nameq", `--id=${process.pid}`],
           { stdio: ["pipe", "ignore", "pipe"], detached: true },
         ),
-      catch: (cause) => cause,
+      catch: (cause) => new Error(`logger: ${String(cause)}`, { cause }),
     });
     const end = endOf(child, "exit");
     let cause: unknown = 'the program "logger" ended';
