@@ -180,16 +180,17 @@ const isSocket = (path: string): boolean => {
 
 const openLocal = (path: string): Effect.Effect<Link, unknown> =>
   Effect.gen(function* () {
-    // throws for want of memory
-    const child: ChildProcess = yield* Effect.try({
-      try: () =>
-        spawn(
-          "logger",
-          ["--socket", path, "--prio-prefix", "--size", `${maxTextBytes}`, "--tag", "nameq", `--id=${process.pid}`],
-          { stdio: ["pipe", "ignore", "pipe"], detached: true },
-        ),
-      catch: (cause) => new Error(`logger: ${String(cause)}`, { cause }),
-    });
+    let child: ChildProcess;
+    try {
+      child = spawn(
+        "logger",
+        ["--socket", path, "--prio-prefix", "--size", `${maxTextBytes}`, "--tag", "nameq", `--id=${process.pid}`],
+        { stdio: ["pipe", "ignore", "pipe"], detached: true },
+      );
+    } catch (cause) {
+      // for want of memory
+      return yield* Effect.fail(cause);
+    }
     const end = endOf(child, "exit");
     let cause: unknown = 'the program "logger" ended';
     // a line may come in parts
