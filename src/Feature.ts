@@ -38,6 +38,12 @@ export const parseValue = (text: string): FeatureValue | Json.JsonFault => {
   return Json.isFault(value) ? value : FeatureValue(value);
 };
 
+/** The same of what a file holds. */
+export const parseBytes = (bytes: Buffer): FeatureValue | Json.JsonFault => {
+  const value = Json.compact(bytes.toString(), Json.maxDepth, bytes);
+  return Json.isFault(value) ? value : FeatureValue(value);
+};
+
 const fileBase = 4096;
 const fileFactor = 4;
 

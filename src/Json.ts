@@ -42,7 +42,9 @@ kinds[92] = backslash;
 kinds[0xe2] = separatorHead;
 for (const code of [38, 60, 62]) kinds[code] = loose;
 
-const encoder = new TextEncoder();
+/** Node's own way takes a third of the time; a browser has the other. */
+const encode = (text: string): Uint8Array =>
+  typeof Buffer === "undefined" ? new TextEncoder().encode(text) : Buffer.from(text);
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
@@ -67,7 +69,7 @@ export class Scanner {
   }
 
   static of(text: string, depthLimit?: number): Scanner {
-    return new Scanner(encoder.encode(text), text, depthLimit);
+    return new Scanner(encode(text), text, depthLimit);
   }
 
   fault(): JsonFault {
@@ -297,9 +299,9 @@ export const canonical = (valid: string): string => {
   return (out + valid.slice(from)).replaceAll(/[<>&\u2028\u2029]/g, (c) => escapes[c] ?? c);
 };
 
-/** Validates one JSON text (white space around it allowed) and gives its canonical form. */
-export const compact = (text: string, depthLimit = maxDepth): string | JsonFault => {
-  const scanner = Scanner.of(text, depthLimit);
+/** Validates one JSON text (white space around it allowed; `bytes` if they are at hand) and gives its canonical form. */
+export const compact = (text: string, depthLimit = maxDepth, bytes = encode(text)): string | JsonFault => {
+  const scanner = new Scanner(bytes, text, depthLimit);
   scanner.skipSpace();
   if (!scanner.skipValue()) return scanner.fault();
   scanner.skipSpace();

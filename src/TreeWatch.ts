@@ -11,7 +11,7 @@ import { closeSync, constants, fstatSync, openSync, readSync, readdirSync, type 
 import { basename, join } from "node:path";
 import { type Address, parse as parseAddress } from "./Address.js";
 import { breathe } from "./DirectoryHints.js";
-import { type FeatureName, type FeatureValue, isFeatureName, parseValue } from "./Feature.js";
+import { type FeatureName, type FeatureValue, isFeatureName, parseBytes } from "./Feature.js";
 import { FeatureTable, type Held, Problem, type ProblemReason, type Subscription, type Tree } from "./FeatureTable.js";
 import { isFault } from "./Json.js";
 import * as Watches from "./Watches.js";
@@ -239,8 +239,7 @@ class Scanner {
     if (!stat.isFile()) return ["Foreign", "is not a file"];
     if (stat.size > maxFileBytes) return ["TooLarge", `has ${stat.size} bytes, more than ${maxFileBytes}`];
     const buffer = stat.size > this.buffer.length ? Buffer.allocUnsafe(stat.size) : this.buffer;
-    const text = buffer.toString("utf8", 0, readSync(fd, buffer, 0, stat.size, 0));
-    const value = parseValue(text);
+    const value = parseBytes(buffer.subarray(0, readSync(fd, buffer, 0, stat.size, 0)));
     if (isFault(value)) {
       return [
         "NotJson",
