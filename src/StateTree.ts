@@ -404,14 +404,16 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
 
     /** Does the writer's work for one host in the caller's turn, which saves a fiber's wake-up; whatever is left is the writer's. */
     const writeAhead = (address: Address.Address, host: Host): void => {
-      const startMs = now();
-      if (idle && dirty.size === 1 && startMs >= restUntilMs) {
-        spent = 0;
-        limit = batchAhead;
-        reconcile(address, host, () => startMs + firstRetryMs).next();
-        limit = batch;
-        const endMs = now();
-        restUntilMs = endMs + (endMs - startMs);
+      if (idle && dirty.size === 1) {
+        const startMs = now();
+        if (startMs >= restUntilMs) {
+          spent = 0;
+          limit = batchAhead;
+          reconcile(address, host, () => startMs + firstRetryMs).next();
+          limit = batch;
+          const endMs = now();
+          restUntilMs = endMs + (endMs - startMs);
+        }
       }
       if (dirty.size > 0 || lookNow || lines.length > 0) nudge.ring();
     };
@@ -506,22 +508,25 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       conclude(who, codes);
     }
 
-    const report = Effect.suspend(() => {
-      const all = lines;
-      lines = [];
+    const report = (): Effect.Effect<void> | undefined => {
       const oldest = dirty.values().next().value ?? Number.POSITIVE_INFINITY;
       for (const one of waiting) if (one.for < oldest) one.resume();
+      if (lines.length === 0) return undefined;
+      const all = lines;
+      lines = [];
       return Effect.all(all, { discard: true });
-    });
+    };
 
     /** Takes the steps, with pauses: an interruption falls into one of them. */
     const drive = Effect.fnUntraced(function* (steps: Generator<void>) {
       for (const _ of steps) {
         spent = 0;
-        yield* report;
+        const news = report();
+        if (news !== undefined) yield* news;
         yield* files.turn;
       }
-      yield* report;
+      const news = report();
+      if (news !== undefined) yield* news;
     });
 
     const refused = (error: StateLockError): StateTreeError =>
