@@ -78,7 +78,7 @@ export const processFamilies = (startedAtMs: number): Effect.Effect<() => Readon
         ),
         one("process_start_time_seconds", "gauge", "Start of the node, Unix time in seconds.", startedAtMs / 1e3),
         one("process_resident_memory_bytes", "gauge", "Resident memory in bytes.", rss),
-        one("nodejs_heap_used_bytes", "gauge", "JavaScript heap in use, in bytes.", heapUsed),
+        one("nodejs_heap_size_used_bytes", "gauge", "JavaScript heap in use, in bytes.", heapUsed),
         one("process_open_fds", "gauge", "Open file descriptors.", openFiles()),
         one("process_max_fds", "gauge", "Most file descriptors that may be open.", maxFiles()),
       ];

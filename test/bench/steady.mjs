@@ -69,7 +69,7 @@ const among = async (bench, codec, count) => {
     return { share, lags, late, drops: kernelDrops(port) - drops };
   };
   // with a heartbeat of the node itself to every peer, on average
-  const still = await measure(bench.short ? 1 : 40);
+  const still = await measure(bench.short ? 1 : 32);
   const stillMiB = rssMiB(node.pid);
   peers.send({ churn: count / 100 });
   const churn = await measure(bench.short ? 1 : 15);
