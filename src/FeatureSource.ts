@@ -70,7 +70,8 @@ const readBatch = 64;
 const statAllEveryMs = 5000;
 /**
  * A look of t ms that found news is followed by a rest of 4 t, at least 5 ms: a burst costs a fifth of a core, and is at
- * most 200 snapshots a second. After a quiet time 20 ms of rest are forgone: one look that was held up (garbage, a busy machine) delays no change.
+ * most 200 snapshots a second. After a quiet time 20 ms of rest are forgone: one look that was held up (garbage, a busy
+ * machine) delays no change.
  */
 const restFactor = 4;
 const minRestMs = 5;

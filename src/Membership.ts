@@ -577,11 +577,7 @@ export class Membership {
 
   private woken(now: Instant): void {
     for (let slot = this.timers.pop(now.monoMs); slot !== undefined; slot = this.timers.pop(now.monoMs)) {
-      for (const peer of slot.values) {
-        if (peer.timer !== slot) continue;
-        peer.timer = undefined;
-        this.look(peer, now);
-      }
+      for (const peer of slot.values) if (peer.timer === slot) this.look(peer, now);
     }
     if (this.announceMs <= now.monoMs) this.announceAll(now);
     if (this.settleMs <= now.monoMs && this.getting.size === 0) this.settle(now);

@@ -174,10 +174,9 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     let restUntilMs = 0;
     /** Whether the temporary file may stand there. */
     let leftover = true;
-    /** File operations since the last pause, and how many there may be. */
+    /** File operations since the last pause. */
     let spent = 0;
-    let limit = batch;
-    /** When the last file was written, and what `spent` is as long as nothing came after it: the clock takes 0.3 us. */
+    /** When the last file was written, and what `spent` is as long as nothing came after it: the clock takes 0.1 to 0.2 us. */
     let writtenMs = 0;
     let writtenAt = -1;
     /** The stamp of `features` when all in it was known. */
@@ -350,7 +349,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       let codes = succeeded;
       let againAtMs = Number.POSITIVE_INFINITY;
       spent += (host.shown.size + wish.size) / comparisons;
-      if (spent >= limit) yield;
+      if (spent >= batch) yield;
       if (host.revision !== revision) return;
       // removals first: they make room
       for (const [name, value] of host.shown) {
@@ -364,7 +363,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         } catch (error) {
           codes = new Set([...codes, fail(address, "remove", path, error)]);
         }
-        if (++spent >= limit) yield;
+        if (++spent >= batch) yield;
         if (host.revision !== revision) return;
       }
       for (const [name, value] of wish) {
@@ -386,7 +385,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           codes = new Set([...codes, code]);
           lookNow ||= code === "ENOENT";
         }
-        if (++spent >= limit) yield;
+        if (++spent >= batch) yield;
         if (host.revision !== revision) return;
       }
       conclude(address, codes);
@@ -407,10 +406,8 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       if (idle && dirty.size === 1) {
         const startMs = now();
         if (startMs >= restUntilMs) {
-          spent = 0;
-          limit = batchAhead;
+          spent = batch - batchAhead;
           reconcile(address, host, () => startMs + firstRetryMs).next();
-          limit = batch;
           const endMs = now();
           restUntilMs = endMs + (endMs - startMs);
         }
@@ -453,7 +450,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
             } catch (error) {
               codes.add(fail(who, "read", `features/${name}`, error));
             }
-            if (++spent >= limit) yield;
+            if (++spent >= batch) yield;
           }
           lookedAt = codes.size === 0 ? stamp : undefined;
         }
@@ -503,7 +500,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           if (code === "ENOENT") directories.delete(name);
           else empty.set(name, now());
         }
-        if (++spent >= limit) yield;
+        if (++spent >= batch) yield;
       }
       conclude(who, codes);
     }

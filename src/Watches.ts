@@ -113,7 +113,10 @@ const gather = (watch: typeof fsWatch, all: number, tell: (hints: ReadonlyArray<
       asked = true;
       if (pending.size > 0) giveSoon();
     },
-    end: () => watchers.forEach((watcher) => watcher.close()),
+    end: () => {
+      clearImmediate(turn);
+      watchers.forEach((watcher) => watcher.close());
+    },
   };
 };
 

@@ -53,6 +53,13 @@ describe("Json.compact", () => {
     }
   });
 
+  it("writes as escapes what is one line end to JSON and two to a script, and no character like it", () => {
+    assert.strictEqual(Json.compact('"\u2028"'), '"\\u2028"');
+    assert.strictEqual(Json.compact('"\u2029"'), '"\\u2029"');
+    const alike = '"\u2027\u202a\u20a8\u2128"';
+    assert.strictEqual(Json.compact(alike), alike);
+  });
+
   it("tells where the fault is", () => {
     assert.deepStrictEqual(Json.compact('{"a":}'), { _tag: "JsonFault", offset: 5, reason: "syntax" });
     assert.deepStrictEqual(Json.compact("01"), { _tag: "JsonFault", offset: 1, reason: "syntax" });

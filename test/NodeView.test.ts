@@ -64,6 +64,7 @@ describe("NodeView", () => {
     fleet({ nodes: 2 }, (cluster) => {
       const { view } = cluster.node(0);
       cluster.advance("5 seconds");
+      assert.deepStrictEqual([...view.features.keys()], []);
       const from = view.sequence;
       cluster.node(0).write("big", "12345678901234567890");
       cluster.node(1).set("db", { port: 1 });
