@@ -7,8 +7,10 @@ import * as http from "node:http";
 import * as https from "node:https";
 import { gzipSync } from "node:zlib";
 import * as Data from "effect/Data";
+import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import type * as Exit from "effect/Exit";
+import * as Fiber from "effect/Fiber";
 import * as Option from "effect/Option";
 import type * as Scope from "effect/Scope";
 import * as Tracer from "effect/Tracer";
@@ -173,11 +175,24 @@ export const make = (
     });
     for (const problem of config.problems) yield* Effect.logWarning(problem);
 
-    /** Now and then, and once more at the end. */
+    /** Now and then, and once more at the end, after what is on its way then. */
     const exporting = (everyMs: number, send: Effect.Effect<void>) =>
-      Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(send), flushMs)).pipe(
-        Effect.zipRight(Effect.forkScoped(Effect.forever(Effect.delay(send, everyMs)))),
-      );
+      Effect.gen(function* () {
+        const ending = yield* Deferred.make<void>();
+        const fiber = yield* Deferred.await(ending).pipe(
+          Effect.timeoutOption(everyMs),
+          Effect.tap(() => send),
+          Effect.repeat({ until: Option.isSome }),
+          Effect.forkScoped,
+        );
+        yield* Effect.addFinalizer(() =>
+          Deferred.succeed(ending, undefined).pipe(
+            Effect.zipRight(Fiber.await(fiber)),
+            Effect.interruptible,
+            Effect.timeoutOption(flushMs),
+          ),
+        );
+      });
 
     if (config.metrics !== undefined) {
       const target = config.metrics;
