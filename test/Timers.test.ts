@@ -8,13 +8,13 @@ describe("Timers", () => {
     fc.assert(
       fc.property(fc.array(command), (commands) => {
         const timers = new Timers<number>();
-        let model: ReadonlyArray<readonly [due: number, value: number]> = [];
+        let model: Array<readonly [due: number, value: number]> = [];
         let nowMs = 0;
         for (const [value, { push }] of commands.entries()) {
           if (push !== undefined) {
             // also at a moment that was taken already
             assert.strictEqual(timers.push(nowMs + push, value).due, nowMs + push);
-            model = [...model, [nowMs + push, value]];
+            model.push([nowMs + push, value]);
           } else {
             nowMs++;
             for (let slot = timers.pop(nowMs); slot !== undefined; slot = timers.pop(nowMs)) {
