@@ -376,6 +376,15 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
         permits.withPermits(1),
       );
 
+    let written: Promise<unknown> = Promise.resolve();
+    /** After all writes before, those too that nobody waits for any more: a goodbye must not be overtaken. */
+    const inOrder = <A>(write: () => Promise<A>): Effect.Effect<A, Failure> =>
+      run(() => {
+        const done = written.then(write);
+        written = done.catch(() => {});
+        return done;
+      });
+
     const list = async (): Promise<Listing> => {
       const names = (await readdir(directory)).filter(isObjectName);
       const entries: Array<RegistryEntry> = [];
@@ -445,7 +454,7 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
     return {
       description: `${directory}/`,
       put: (name, body) =>
-        run(() =>
+        inOrder(() =>
           writeTemporary(name, body, async (temp, stats) => {
             await file((done) => fs.rename(temp, path.join(directory, name), done));
             return etagOf(stats);
@@ -457,7 +466,7 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
           Effect.suspend(() => (local ? getLocal(name) : run(() => get(name)))),
           (found) => (found === "TooLarge" ? Effect.fail<Failure>({ reason: found }) : Effect.succeed(found)),
         ),
-      remove: (name) => run(() => unlink(path.join(directory, name)).catch(unless("ENOENT"))),
+      remove: (name) => inOrder(() => unlink(path.join(directory, name)).catch(unless("ENOENT"))),
     };
   });
 
