@@ -6,7 +6,9 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { isatty } from "node:tty";
 import type * as Address from "./Address.js";
+import * as Hangup from "./Cli/Hangup.js";
 import { print, type StandardStreamError } from "./Cli/Output.js";
 import type { DevConfig, HttpConfig, NodeConfig, RegistryConfig, ServeConfig } from "./Cli/ServeConfig.js";
 import * as Daemon from "./Daemon.js";
@@ -209,6 +211,8 @@ const quoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${t
 
 const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
   Effect.gen(function* () {
+    // it would go on, unseen, when its terminal closes; under nohup it has none to read
+    if (isatty(0)) yield* Hangup.endsProgram;
     const directory = yield* devDirectory(config.dev.directory);
     const secret = config.secret ?? { mode: 0, from: { _tag: "File", path: yield* devSecret(directory) } as const };
     const socket =
@@ -245,7 +249,7 @@ const serveDev = (config: DevConfig): Effect.Effect<never, NodeError> =>
         registry: config.registry ?? { _tag: "Directory", directory: path.join(directory, "registry") },
       });
     }).pipe(Effect.provide(Layer.provideMerge(socket, Metrics.layer)));
-  });
+  }).pipe(Effect.scoped);
 
 /** Runs a node until it is interrupted or cannot go on. */
 export const serve = (config: ServeConfig): Effect.Effect<never, NodeError> =>

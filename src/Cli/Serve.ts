@@ -128,7 +128,7 @@ export const spec: CommandSpec = {
     ["Development", dev],
   ],
   notes: [
-    "Secret files are read again when they change and at SIGHUP. SIGTERM and SIGINT end the node as --on-exit says,\nSIGUSR2 as --on-exit keep: for a restart that nobody sees.",
+    "Secret files are read again when they change and at SIGHUP. SIGTERM and SIGINT end the node as --on-exit says,\nSIGUSR2 as --on-exit keep: for a restart that nobody sees. With --dev it ends with its terminal too.",
     "Under systemd it says when it is ready, alive, reloading and stopping (Type=notify, NotifyAccess=all).",
     "With OTEL_EXPORTER_OTLP_ENDPOINT in the environment, metrics and spans go to that OpenTelemetry collector,\nover HTTP as JSON; the other standard variables that start with OTEL_ count too.",
   ],
