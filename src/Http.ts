@@ -260,7 +260,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     const byFeature = reused(nowMs, () => Answers.byFeature(view.features));
     const nodes = reused(nowMs, () =>
       json(
-        `{"self":${Answers.self(self())},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`,
+        `{"at":${view.isRunning ? Answers.time(view.unixMs()) : "null"},"self":${Answers.self(self())},"nodes":${Answers.nodes(view.nodes(), view.unixMs())},"conditions":${Answers.conditions(view.conditions())}}`,
       ),
     );
     const measured = reused(nowMs, () =>

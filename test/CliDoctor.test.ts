@@ -865,6 +865,13 @@ describe("nameq doctor", () => {
       }),
     );
 
+    it("sums up many that the node does not know", () => {
+      const findings = Peers.judgeUnknown(Array.from({ length: 25 }, (_, i) => `10.0.0.${i + 1}` as Address));
+      assert.lengthOf(findings, 21);
+      assertFound(findings, "fail", "peer", "and 5 more like these");
+      assert.deepStrictEqual(Peers.judgeUnknown([]), []);
+    });
+
     it.scopedLive("finds a face that was named and is not there", () =>
       Effect.gen(function* () {
         const { findings, status } = yield* nameqDoctor([...at(place()), "--http", "127.0.0.1:1"]);

@@ -60,6 +60,19 @@ describe("nameq status", () => {
     }),
   );
 
+  it.scoped("tells how long ago it was by the node's clock", () =>
+    Effect.gen(function* () {
+      const face = yield* FakeFace.make;
+      face.at = new Date(Date.now() + 7_200_000).toISOString();
+      face.conditions = [
+        { name: "x", severity: "warning", message: "m", since: new Date(Date.now() + 6_600_000).toISOString() },
+      ];
+      const { stdout } = yield* status("--http", face.url);
+      assert.include(stdout, "up for 3 h\n");
+      assert.include(stdout, "\nwarning for 10 min: m\n");
+    }),
+  );
+
   it.scoped("sums up a large fleet, and prints it all with --nodes", () =>
     Effect.gen(function* () {
       const face = yield* FakeFace.make;
@@ -215,6 +228,7 @@ $`,
         const { stderr, status: code } = yield* status("--http", bad);
         assert.strictEqual(code, 2);
         assert.include(stderr, "is no place");
+        assert.notInclude(stderr, "pass");
       }
     }),
   );

@@ -118,6 +118,37 @@ describe("what top knows", () => {
     assert.strictEqual(model.nodes.size, 3);
   });
 
+  it("counts a feature that has the name of a prototype", () => {
+    const features = '{"__proto__":{"10.0.0.10":1,"10.0.0.11":1},"web":{"10.0.0.10":1}}';
+    const model = told([
+      "snapshot",
+      JSON.stringify(three[1]).replace(/"features":{"web.*?}}/, `"features":${features}`),
+    ]);
+    assert.deepStrictEqual(
+      Array.from(model.offers, ([name, hosts]) => [name, hosts.size]),
+      [
+        ["__proto__", 2],
+        ["web", 1],
+      ],
+    );
+  });
+
+  it("takes no more nodes or features than a fleet can have", () => {
+    const model = told(three);
+    const nodes = JSON.stringify({ nodes: Array.from({ length: 1_001 }, () => heard("ADDRESS", 1)), gone: [] });
+    const faults: Array<string | undefined> = [];
+    for (let i = 0; i < 100; i++) {
+      let n = 0;
+      const data = nodes.replaceAll("ADDRESS", () => `${i}-${n++}`);
+      faults.push(model.apply({ event: "nodes", data, id: "" }, nowMs));
+    }
+    assert.strictEqual(
+      faults.findIndex((fault) => fault !== undefined),
+      99,
+    );
+    assert.match(faults[99]!, /more nodes or features/);
+  });
+
   it("keeps a bounded number of changes and seconds", () => {
     const model = told(three);
     for (let i = 0; i < 2_000; i++) {

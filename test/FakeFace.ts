@@ -34,6 +34,8 @@ export class FakeFace {
     stateDir: "/run/nameq/state",
     registryClockOffsetMs: 40,
   };
+  /** Its clock, where it says so. */
+  at: string | undefined;
   nodes: ReadonlyArray<Json> = [];
   conditions: ReadonlyArray<Json> = [];
   reachability: ReadonlyArray<Json> = [];
@@ -62,7 +64,11 @@ export class FakeFace {
     switch (path) {
       case "/v1/nodes":
         return void response.end(
-          JSON.stringify({ self: this.self, nodes: this.nodes, conditions: this.conditions }, undefined, 1),
+          JSON.stringify(
+            { at: this.at, self: this.self, nodes: this.nodes, conditions: this.conditions },
+            undefined,
+            1,
+          ),
         );
       case "/v1/reachability":
         return void response.end(

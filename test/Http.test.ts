@@ -84,10 +84,12 @@ describe("the HTTP face", () => {
       cluster.advance("5 minutes");
       const url = yield* face(cluster);
       const answer = json(yield* ask(url, "/v1/nodes")) as {
+        at: string;
         self: Record<string, unknown>;
         nodes: ReadonlyArray<Record<string, unknown>>;
         conditions: ReadonlyArray<Record<string, string>>;
       };
+      assert.strictEqual(answer.at, new Date(cluster.time.unixMs).toISOString());
       assert.deepInclude(answer.self, { address: "10.0.0.1", port: 17106, ready: true, features: 0 });
       assert.deepInclude(answer.self, { registry: "s3://bucket/prefix/" });
       assert.deepStrictEqual(

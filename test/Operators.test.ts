@@ -81,7 +81,7 @@ describe("with real nodes", () => {
     assert.include(stdout, "features: 1 of this host, 2 in all");
     assert.match(stdout, /^127\.45\.3\.2 {2}alive +\d+ s ago +udp /m);
     const json = JSON.parse((await status("127.45.3.1", "--json")).stdout) as Record<string, unknown>;
-    assert.sameMembers(Object.keys(json), ["source", "url", "self", "nodes", "conditions"]);
+    assert.sameMembers(Object.keys(json), ["source", "url", "at", "self", "nodes", "conditions"]);
   });
 
   it("doctor finds nothing wrong, through the node and without one, and the trees stay as they are", async () => {
@@ -130,6 +130,12 @@ describe("with real nodes", () => {
     assert.strictEqual(killed.status, 1);
     assert.include(killed.stderr, "is out of reach (ECONNREFUSED)");
     assert.include(killed.stdout, "no node runs with");
+    const { findings } = await doctor("127.45.3.1");
+    assert.match(
+      findings.find(({ check }) => check === "http")?.message ?? "",
+      /^nobody answers at http.*ended without a goodbye$/,
+    );
+    assert.notInclude(failed(findings).join("\n"), "http:");
     startNode("127.45.3.1");
     await until("the node again", async () => (await status("127.45.3.1")).stdout.includes(": ready"));
     await stopNode("127.45.3.1", "SIGTERM");

@@ -17,14 +17,14 @@ import { count, duration, offset } from "./StatusReport.js";
 /** Peers that are told of one a line; more are summed up. */
 const maxLines = 20;
 
-const limited = (findings: ReadonlyArray<Finding>): ReadonlyArray<Finding> => {
+const limited = (
+  findings: ReadonlyArray<Finding>,
+  advice = "nameq status --nodes shows all nodes",
+): ReadonlyArray<Finding> => {
   const rest = findings.length - maxLines;
   if (rest <= 0) return findings;
   const worst = findings.some(({ level }) => level === "fail") ? fail : warn;
-  return [
-    ...findings.slice(0, maxLines),
-    worst(findings[0]!.check, `and ${rest} more like these`, "nameq status --nodes shows all nodes"),
-  ];
+  return [...findings.slice(0, maxLines), worst(findings[0]!.check, `and ${rest} more like these`, advice)];
 };
 
 const median = (all: ReadonlyArray<number>): number =>
@@ -41,6 +41,15 @@ const answered = (times: ReadonlyArray<number>, asked: number): Finding =>
 
 const openPort = (port: number): string =>
   `let UDP port ${port} through both ways (firewall, security group) and see whether its node runs and has the same key`;
+
+/** Peers of which a node that runs should know. Pure. */
+export const judgeUnknown = (peers: ReadonlyArray<Address.Address>): ReadonlyArray<Finding> => {
+  const advice = "see whether that node runs, with the same registry and key";
+  return limited(
+    peers.map((peer) => fail("peer", `the node does not know ${peer}`, advice)),
+    "see whether these nodes run, with the same registry and key",
+  );
+};
 
 // --- through a node that runs ---------------------------------------------------------------------------------------
 

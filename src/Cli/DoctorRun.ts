@@ -86,6 +86,36 @@ const devPlaces = (options: DoctorOptions, address: Address.Address) => {
 
 const firstDev = "127.0.0.2" as Address.Address;
 
+/** Whether a node has the state directory. */
+const askLock = (
+  stateDir: string,
+): Effect.Effect<{ readonly running: boolean | undefined; readonly finding: Finding }> =>
+  StateLock.holder(stateDir).pipe(
+    Effect.map((holder) => {
+      if (holder === undefined) return { running: false, finding: skip("node", `no node runs with ${stateDir}`) };
+      return holder === "silent"
+        ? {
+            running: true,
+            finding: fail(
+              "node",
+              `the node that has ${stateDir} does not answer`,
+              "it is stopped or very busy: see its process (fuser), and restart it",
+            ),
+          }
+        : { running: true, finding: ok("node", `a node runs with ${stateDir} (pid ${holder.pid} on ${holder.host})`) };
+    }),
+    Effect.catchAll((error) =>
+      Effect.succeed({
+        running: undefined,
+        finding: warn(
+          "node",
+          `whether a node runs with ${stateDir} cannot be seen (${codeOf(error.cause)})`,
+          "run the doctor as the node's user or as root",
+        ),
+      }),
+    ),
+  );
+
 /** The node's HTTP face, and what it says. */
 const askFace = (
   options: DoctorOptions,
@@ -100,7 +130,15 @@ const askFace = (
 > =>
   Effect.gen(function* () {
     const face = yield* Face.find({ http: options.http, httpTokenFile: options.httpTokenFile, stateDir });
-    const nodes = yield* Face.nodes(face);
+    const said = yield* Effect.either(Face.nodes(face));
+    if (Either.isLeft(said)) {
+      const ended =
+        face.from === "state" && said.left.reason === "Unreachable" && (yield* askLock(stateDir)).running === false;
+      if (!ended) return yield* said.left;
+      const left = skip("http", `nobody answers at ${face.url}: the node that did ended without a goodbye`);
+      return { face: undefined, nodes: undefined, findings: [left] };
+    }
+    const nodes = said.right;
     const { self } = nodes;
     const about = `node ${self.address} answers at ${face.url}`;
     return {
@@ -140,36 +178,6 @@ const isHere = (url: string): boolean => {
   const address = Address.parse(hostname.replace(/^\[(.*)\]$/, "$1"));
   return hostname === "localhost" || (address !== undefined && Address.isLoopback(address));
 };
-
-/** Whether a node has the state directory. */
-const askLock = (
-  stateDir: string,
-): Effect.Effect<{ readonly running: boolean | undefined; readonly finding: Finding }> =>
-  StateLock.holder(stateDir).pipe(
-    Effect.map((holder) => {
-      if (holder === undefined) return { running: false, finding: skip("node", `no node runs with ${stateDir}`) };
-      return holder === "silent"
-        ? {
-            running: true,
-            finding: fail(
-              "node",
-              `the node that has ${stateDir} does not answer`,
-              "it is stopped or very busy: see its process (fuser), and restart it",
-            ),
-          }
-        : { running: true, finding: ok("node", `a node runs with ${stateDir} (pid ${holder.pid} on ${holder.host})`) };
-    }),
-    Effect.catchAll((error) =>
-      Effect.succeed({
-        running: undefined,
-        finding: warn(
-          "node",
-          `whether a node runs with ${stateDir} cannot be seen (${codeOf(error.cause)})`,
-          "run the doctor as the node's user or as root",
-        ),
-      }),
-    ),
-  );
 
 /** Looks at everything, and hands on what it finds in turn. */
 export const examine = <E, R>(
@@ -278,18 +286,7 @@ export const examine = <E, R>(
           : Peers.judgeAnswers(answers.right, nodes),
       );
       const known = new Set(nodes.nodes.map(({ address }) => address));
-      const strangers = peers.filter((peer) => !known.has(peer) && peer !== own);
-      yield* tell(
-        strangers
-          .slice(0, 20)
-          .map((peer) =>
-            fail(
-              "peer",
-              `the node does not know ${peer}`,
-              "see whether that node runs, with the same registry and key",
-            ),
-          ),
-      );
+      yield* tell(Peers.judgeUnknown(peers.filter((peer) => !known.has(peer) && peer !== own)));
       yield* tell(Peers.judgeConditions(nodes));
       yield* tell(
         Peers.judgePeerClocks(

@@ -13,7 +13,7 @@ import * as Stream from "effect/Stream";
 import * as Defaults from "../Defaults.js";
 import * as Json from "../Json.js";
 import { escapeForPeople } from "./Escape.js";
-import { type UsageError, usageError } from "./UsageError.js";
+import { type UsageError, usageError, withoutPassword } from "./UsageError.js";
 
 /** Where a face is, and how it was found. */
 export interface Face {
@@ -128,7 +128,7 @@ export const find = (where: Where): Effect.Effect<Face, FaceError | UsageError> 
       const url = parseWhere(where.http);
       if (url === undefined) {
         return yield* usageError(
-          `--http: "${escapeForPeople(where.http)}" is no place; give a port, ADDRESS:PORT or a URL such as http://127.0.0.1:${Defaults.port}`,
+          `--http: "${escapeForPeople(withoutPassword(where.http))}" is no place; give a port, ADDRESS:PORT or a URL such as http://127.0.0.1:${Defaults.port}`,
         );
       }
       // Node would take it for the protocol's own port, and somebody else may have that
@@ -297,6 +297,8 @@ export type Self = typeof Self.Type;
 
 /** `GET /v1/nodes`. */
 export const Nodes = Schema.Struct({
+  /** The clock of the node; null: it starts, or is of a version that does not say. */
+  at: orNull(Schema.String),
   self: Self,
   nodes: Schema.Array(Node),
   conditions: Schema.Array(Condition),

@@ -15,7 +15,7 @@ import { ExitStatus } from "./ExitStatus.js";
 import * as GoDuration from "./GoDuration.js";
 import * as Log from "./Log.js";
 import { type CommandSpec, list, parser, value } from "./Spec.js";
-import { UsageError, usageError } from "./UsageError.js";
+import { UsageError, usageError, withoutPassword } from "./UsageError.js";
 
 const options = {
   feature: list("feature", "NAME=JSON", "what to advertise; may be repeated"),
@@ -178,7 +178,7 @@ export const command = (environment: Environment) =>
         const check = options.ready === undefined ? undefined : Ready.parse(options.ready);
         if (options.ready !== undefined && check === undefined) {
           return yield* usageError(
-            `--ready: "${options.ready}" is no check; give tcp:8080, http://localhost:8080/health or a shell command`,
+            `--ready: "${withoutPassword(options.ready)}" is no check; give tcp:8080, http://localhost:8080/health or a shell command`,
           );
         }
         const isReady = check && Ready.isReady(check, environment);

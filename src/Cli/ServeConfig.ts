@@ -11,7 +11,7 @@ import type { SyslogTarget } from "../Syslog.js";
 import type { Environment } from "./Argv.js";
 import * as Defaults from "../Defaults.js";
 import type { ServeOptions } from "./Serve.js";
-import { UsageError } from "./UsageError.js";
+import { UsageError, withoutPassword } from "./UsageError.js";
 
 /** The S3 bucket in which the nodes find each other. */
 export interface S3Config {
@@ -285,12 +285,16 @@ export const validate = (
     if (net === undefined) {
       if (address.startsWith("/")) return { _tag: "Local", path: address };
       return address.includes(":")
-        ? problem(`--syslog: "${address}" is a remote server; say --syslog-net udp or --syslog-net tcp`)
+        ? problem(
+            `--syslog: "${withoutPassword(address)}" is a remote server; say --syslog-net udp or --syslog-net tcp`,
+          )
         : { _tag: "Local" };
     }
     const parsed = parseHostPort(address, syslogPort);
     return parsed === undefined
-      ? problem(`--syslog: "${address}" is no server; give HOST:PORT such as logs.example.net:${syslogPort}`)
+      ? problem(
+          `--syslog: "${withoutPassword(address)}" is no server; give HOST:PORT such as logs.example.net:${syslogPort}`,
+        )
       : { _tag: net === "tcp" ? "Tcp" : "Udp", ...parsed };
   };
 
@@ -304,7 +308,7 @@ export const validate = (
     const listen = options.http === undefined ? undefined : parseListen(options.http);
     if (options.http !== undefined && listen === undefined) {
       return problem(
-        `--http: "${options.http}" is nowhere to listen; give ADDR:PORT with an IP address of this host, such as 127.0.0.1:17106, or off`,
+        `--http: "${withoutPassword(options.http)}" is nowhere to listen; give ADDR:PORT with an IP address of this host, such as 127.0.0.1:17106, or off`,
       );
     }
     return { ...(listen !== undefined && { listen }), ...(tokenFile !== undefined && { tokenFile }) };

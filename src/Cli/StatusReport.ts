@@ -56,12 +56,15 @@ const conditionLines = (conditions: ReadonlyArray<Face.Condition>, nowMs: number
       `${severity}${since === null ? "" : ` for ${duration(nowMs - Date.parse(since))}`}: ${escapeForPeople(message)}`,
   );
 
-/** The report of a face, for people. Pure. */
+/** The report of a face, for people. `ownMs`: this program's clock, for want of the node's. Pure. */
 export const faceLines = (
-  { conditions, nodes, self }: Face.Nodes,
-  nowMs: number,
+  { at, conditions, nodes, self }: Face.Nodes,
+  ownMs: number,
   all: boolean,
 ): ReadonlyArray<string> => {
+  // the times in it are the node's, which may be another host's
+  const saidMs = Date.parse(at ?? "");
+  const nowMs = Number.isNaN(saidMs) ? ownMs : saidMs;
   const shown = all || nodes.length <= fewNodes ? nodes : nodes.filter(({ state }) => state !== "alive");
   const counts = states
     .map((state) => [state, nodes.filter((node) => node.state === state).length] as const)

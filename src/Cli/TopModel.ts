@@ -38,10 +38,14 @@ const maxChanges = 500;
 const maxSeconds = 600;
 const maxValue = 4_096;
 
-const Features = Schema.Record({
-  key: Schema.String,
-  value: Schema.Record({ key: Schema.String, value: Schema.Unknown }),
-});
+/** More than any fleet has: whoever tells of more is no node. */
+const maxNodes = 100_000;
+const maxOffers = 2_000_000;
+
+type ByFeature = Readonly<Record<string, object>>;
+const isObject = (value: unknown): value is object => typeof value === "object" && value !== null;
+/** As it was parsed: a record that is built anew loses a feature named `__proto__`. */
+const Features = Schema.declare((value): value is ByFeature => isObject(value) && Object.values(value).every(isObject));
 const Snapshot = Schema.Struct({
   self: Self,
   features: Features,
@@ -87,6 +91,7 @@ export class Model {
   conditions: ReadonlyArray<Condition> = [];
   /** Which hosts have a feature. */
   readonly offers = new Map<string, Set<string>>();
+  private offered = 0;
   /** The newest first. */
   readonly changes: Array<Change> = [];
   /** The oldest first; seconds in which nothing happened are not there. */
@@ -103,9 +108,13 @@ export class Model {
           this.conditions = conditions;
           this.nodes.clear();
           this.offers.clear();
+          this.offered = 0;
           this.know(nodes, nowMs);
-          for (const [feature, hosts] of Object.entries(features))
-            this.offers.set(feature, new Set(Object.keys(hosts)));
+          for (const [feature, hosts] of Object.entries(features)) {
+            const names = new Set(Object.keys(hosts));
+            this.offers.set(feature, names);
+            this.offered += names.size;
+          }
         });
       case "self":
         return this.with(event, Self, data, (self) => {
@@ -150,7 +159,9 @@ export class Model {
       onLeft: () => `an event "${event}" that is not a node's`,
       onRight: (value) => {
         use(value);
-        return undefined;
+        return this.nodes.size > maxNodes || this.offered > maxOffers
+          ? "more nodes or features than any fleet has"
+          : undefined;
       },
     });
   }
@@ -166,7 +177,9 @@ export class Model {
 
   private offer(feature: string, host: string, has: boolean): void {
     const hosts = this.offers.get(feature) ?? new Set();
+    const before = hosts.size;
     if (has) this.offers.set(feature, hosts.add(host));
     else if (hosts.delete(host) && hosts.size === 0) this.offers.delete(feature);
+    this.offered += hosts.size - before;
   }
 }

@@ -90,6 +90,7 @@ const Condition = Schema.Struct({
 }).annotations({ identifier: "Condition" });
 
 export const Nodes = Schema.Struct({
+  at: Time.annotations(about("The node's clock when it answered.")),
   self: Self,
   nodes: Schema.Array(Node),
   conditions: Schema.Array(Condition),
