@@ -13,6 +13,7 @@ import * as os from "node:os";
 import * as Clock from "effect/Clock";
 import * as Data from "effect/Data";
 import * as Effect from "effect/Effect";
+import * as Option from "effect/Option";
 import * as Random from "effect/Random";
 import type * as Scope from "effect/Scope";
 
@@ -77,13 +78,16 @@ const field = (text: string, length: number): string => text.replaceAll(/[^!-~]/
 export const format = (message: SyslogMessage, hostname: string, pid: number): string =>
   `<${priority(message)}>1 ${new Date(message.timeMs).toISOString()} ${field(hostname, 255)} nameq ${pid} - - ${message.text.slice(0, maxText)}`;
 
+/** How often the addresses of a server by UDP are looked up again, ms: nothing else tells that it has moved. */
+const lookupMs = 300_000;
+
 /** A connection that stands. */
 interface Link {
   readonly write: (message: SyslogMessage) => void;
   /** Bytes that wait. */
   readonly pending: () => number;
-  /** Fails when the connection ends by itself. */
-  readonly broken: Effect.Effect<never, unknown>;
+  /** Fails when the connection ends by itself; succeeds when another one should take its place. */
+  readonly over: Effect.Effect<void, unknown>;
   /** Sends what waits, and ends it. */
   readonly end: Effect.Effect<void>;
 }
@@ -132,7 +136,7 @@ const openTcp = (host: string, port: number, hostname: string): Effect.Effect<Li
         socket.write(`${Buffer.byteLength(text)} ${text}`);
       },
       pending: () => socket.writableLength,
-      broken: failLater(() => cause)(end),
+      over: failLater(() => cause)(end),
       end: ending(
         () => socket.end(),
         end,
@@ -141,17 +145,28 @@ const openTcp = (host: string, port: number, hostname: string): Effect.Effect<Li
     };
   });
 
-const lookup = (host: string): Effect.Effect<dns.LookupAddress, unknown> =>
+/** Gives at least one address of a host. */
+export type Lookup = (host: string) => Effect.Effect<ReadonlyArray<dns.LookupAddress>, unknown>;
+
+const systemLookup: Lookup = (host) =>
   Effect.async((resume) =>
-    dns.lookup(host, (error, address, family) =>
-      resume(error ? Effect.fail(error) : Effect.succeed({ address, family })),
-    ),
+    dns.lookup(host, { all: true }, (error, found) => resume(error ? Effect.fail(error) : Effect.succeed(found))),
+  );
+
+/** Succeeds when a host no longer has an address. While its name cannot be looked up, nothing is known. */
+const moved = (host: string, from: string, lookup: Lookup): Effect.Effect<void> =>
+  Effect.sleep(lookupMs).pipe(
+    Effect.zipRight(Effect.option(lookup(host))),
+    Effect.repeat({
+      until: (found) => Option.isSome(found) && found.value.every(({ address }) => address !== from),
+    }),
+    Effect.asVoid,
   );
 
 /** Nobody answers to datagrams, so a server that is not there only costs them. */
-const openUdp = (host: string, port: number, hostname: string): Effect.Effect<Link, unknown> =>
+const openUdp = (host: string, port: number, hostname: string, lookup: Lookup): Effect.Effect<Link, unknown> =>
   Effect.gen(function* () {
-    const { address, family } = yield* lookup(host);
+    const [{ address, family } = { address: host, family: 4 }] = yield* lookup(host);
     const socket = dgram.createSocket(family === 6 ? "udp6" : "udp4");
     const end = endOf(socket, "close");
     socket.connect(port, address);
@@ -161,7 +176,7 @@ const openUdp = (host: string, port: number, hostname: string): Effect.Effect<Li
     return {
       write: (message) => socket.send(format(message, hostname, process.pid), () => {}),
       pending: () => socket.getSendQueueSize(),
-      broken: failLater(() => "the socket was closed")(end),
+      over: Effect.raceFirst(failLater(() => "the socket was closed")(end), moved(host, address, lookup)),
       end: ending(
         () => socket.close(),
         end,
@@ -204,7 +219,7 @@ const openLocal = (path: string): Effect.Effect<Link, unknown> =>
     return {
       write: (message) => child.stdin?.write(`<${priority(message)}>${message.text.slice(0, maxText)}\n`),
       pending: () => child.stdin?.writableLength ?? 0,
-      broken: failLater(() => cause)(end),
+      over: failLater(() => cause)(end),
       end: ending(
         () => child.stdin?.end(),
         end,
@@ -220,6 +235,7 @@ const openLocal = (path: string): Effect.Effect<Link, unknown> =>
 export const make = (
   target: SyslogTarget,
   tell: (timeMs: number, text: string) => void,
+  lookup = systemLookup,
 ): Effect.Effect<(message: SyslogMessage) => void, SyslogError, Scope.Scope> =>
   Effect.gen(function* () {
     const hostname = os.hostname();
@@ -229,7 +245,9 @@ export const make = (
     const open =
       target._tag === "Local"
         ? openLocal(path)
-        : (target._tag === "Tcp" ? openTcp : openUdp)(target.host, target.port, hostname);
+        : target._tag === "Tcp"
+          ? openTcp(target.host, target.port, hostname)
+          : openUdp(target.host, target.port, hostname, lookup);
 
     const kept: Array<SyslogMessage> = [];
     const connected = yield* Effect.makeLatch(false);
@@ -265,7 +283,7 @@ export const make = (
       link = opened;
       for (const message of kept.splice(0)) send(message);
       yield* connected.open;
-      yield* opened.broken.pipe(
+      yield* opened.over.pipe(
         Effect.ensuring(
           Effect.map(Effect.zipRight(connected.close, Clock.currentTimeMillis), (now) => {
             link = undefined;

@@ -4,6 +4,8 @@ import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Queue from "effect/Queue";
 import * as Scope from "effect/Scope";
+import * as TestClock from "effect/TestClock";
+import * as TestServices from "effect/TestServices";
 import { spawnSync } from "node:child_process";
 import * as dgram from "node:dgram";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -99,6 +101,65 @@ describe("over UDP", () => {
         send(message("x"));
         yield* Effect.sleep("5 millis");
       }
+      assert.deepStrictEqual(told, []);
+    }),
+  );
+});
+
+describe("over UDP, to a server by name", () => {
+  /** A server at an address; its port may be given. */
+  const server = (address: string, port = 0) =>
+    Effect.gen(function* () {
+      const received: Array<string> = [];
+      const socket = yield* closing(
+        Effect.async<dgram.Socket>((resume) => {
+          const socket = dgram.createSocket("udp4", (bytes) => void received.push(bytes.toString()));
+          socket.bind(port, address, () => resume(Effect.succeed(socket)));
+        }),
+      );
+      return { received, port: socket.address().port };
+    });
+
+  it.scoped("follows it to another address, and stays while its name cannot be looked up", () =>
+    Effect.gen(function* () {
+      const one = yield* server("127.0.0.1");
+      const other = yield* server("127.0.0.2", one.port);
+      let found: ReadonlyArray<string> = ["127.0.0.1"];
+      const lookup: Syslog.Lookup = () =>
+        Effect.suspend(() =>
+          found.length === 0
+            ? Effect.fail(new Error("ENOTFOUND"))
+            : Effect.succeed(found.map((address) => ({ address, family: 4 }))),
+        );
+      const told: Array<string> = [];
+      const send = yield* Syslog.make(
+        { _tag: "Udp", host: "logs.example.net", port: one.port },
+        (_, text) => told.push(text),
+        lookup,
+      );
+      let sent = 0;
+      /** Says something now and then until a server has heard it. */
+      const heard = (received: Array<string>) =>
+        Effect.gen(function* () {
+          received.length = 0;
+          for (let step = 0; received.length === 0 && step < 1_000; step++) {
+            send(message(`m${sent++}`));
+            yield* TestClock.adjust("500 millis");
+            yield* TestServices.provideLive(Effect.sleep("5 millis"));
+          }
+          assert.isNotEmpty(received);
+        });
+      yield* heard(one.received);
+      for (const same of [["127.0.0.3", "127.0.0.1"], []]) {
+        found = same;
+        yield* TestClock.adjust("5 minutes");
+        yield* heard(one.received);
+      }
+      found = ["127.0.0.2"];
+      one.received.length = 0;
+      yield* TestClock.adjust("5 minutes");
+      yield* heard(other.received);
+      assert.isEmpty(one.received);
       assert.deepStrictEqual(told, []);
     }),
   );
