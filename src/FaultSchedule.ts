@@ -115,6 +115,9 @@ const weights: ReadonlyArray<readonly [Kind, number]> = [
   ["ask", 1],
 ];
 
+/** What `only` may name. */
+export const kinds: ReadonlyArray<Kind> = weights.map(([kind]) => kind);
+
 /** Most nodes that join one run. */
 const mostJoins = 3;
 
@@ -126,6 +129,7 @@ export const generate = (seed: number, options: GenerateOptions = {}): FaultSche
   const one = <A>(...all: ReadonlyArray<A>): A => all[int(0, all.length - 1)]!;
   const chance = (probability: number): boolean => prng.float() < probability;
   const usable = weights.filter(([kind]) => only === undefined || only.includes(kind));
+  const [first] = usable;
   const total = usable.reduce((sum, [, weight]) => sum + weight, 0);
   const steps: Array<Step> = [];
   const add = (atMs: number, deed: Deed): void => {
@@ -138,9 +142,10 @@ export const generate = (seed: number, options: GenerateOptions = {}): FaultSche
 
   for (let node = 0; node < nodes; node++)
     for (const feature of features) if (chance(0.7)) set(int(0, 5_000), node, feature);
-  for (let atMs = int(1_000, everyMs); atMs < durationMs; atMs += Math.ceil(-Math.log(1 - prng.float()) * everyMs)) {
+  const endMs = first === undefined ? 0 : durationMs;
+  for (let atMs = int(1_000, everyMs); atMs < endMs; atMs += Math.ceil(-Math.log(1 - prng.float()) * everyMs)) {
     let draw = prng.float() * total;
-    const kind = (usable.find(([, weight]) => (draw -= weight) < 0) ?? usable[0]!)[0];
+    const kind = (usable.find(([, weight]) => (draw -= weight) < 0) ?? first!)[0];
     const node = int(0, members - 1);
     // some faults are short, some outlive the time after which a node is forgotten
     const untilMs = atMs + (chance(0.2) ? int(0, 30 * 60_000) : chance(0.3) ? int(0, 5_000) : int(0, 8 * 60_000));

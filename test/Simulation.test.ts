@@ -45,6 +45,12 @@ describe("a fault schedule", () => {
     for (const [i, { atMs }] of steps.entries()) assert.isTrue(atMs >= (steps[i - 1]?.atMs ?? 0) && atMs < durationMs);
   });
 
+  it("has no faults when none is asked for", () => {
+    for (const only of [[], ["heal"]] as const) {
+      assert.deepStrictEqual([...FaultSchedule.count(FaultSchedule.generate(1, { only })).keys()], ["set"]);
+    }
+  });
+
   it("prints a line a step", () => {
     const schedule: FaultSchedule.FaultSchedule = {
       seed: 3,

@@ -13,7 +13,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { commandLine, misused } from "../commandLine.mjs";
 import { measureFile } from "./harness.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -23,11 +23,6 @@ const all = readdirSync(here)
 
 /** A benchmark that takes longer hangs. */
 const limitMs = 240_000;
-
-const fail = (message) => {
-  console.error(`bench: ${message}`);
-  process.exit(2);
-};
 
 const number = (value) =>
   value === undefined
@@ -112,7 +107,7 @@ const measure = async (name, short) => {
   return result;
 };
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = commandLine(import.meta.url, {
   allowPositionals: true,
   options: {
     short: { type: "boolean" },
@@ -126,11 +121,11 @@ if (values.child) {
   const result = await measureFile(join(here, `${positionals[0]}.mjs`), values.short);
   process.send(result, () => process.exit());
 } else if (values.compare) {
-  if (positionals.length !== 2) fail("--compare takes two files that --json wrote");
+  if (positionals.length !== 2) misused("--compare takes two files that --json wrote");
   compare(...positionals);
 } else {
   const unknown = positionals.find((name) => !all.includes(name));
-  if (unknown !== undefined) fail(`no benchmark is called ${unknown}: there are ${all.join(", ")}`);
+  if (unknown !== undefined) misused(`no benchmark is called ${unknown}: there are ${all.join(", ")}`);
   const recorded = existsSync(join(here, "recorded.json"))
     ? JSON.parse(readFileSync(join(here, "recorded.json"), "utf8")).benches
     : {};

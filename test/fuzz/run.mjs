@@ -1,18 +1,20 @@
 /**
  * Runs the fuzz test for a long time, from a seed of its own that is told:
  *
- *     node test/fuzz/run.mjs [--minutes 10] [--seed NUMBER]
+ *     npm run fuzz -- [--minutes 10] [--seed NUMBER]
  *
  * A failure names the seed of its case; with that seed it is the first case of its target.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { commandLine, misused } from "../commandLine.mjs";
 
-const { values } = parseArgs({ options: { minutes: { type: "string", default: "10" }, seed: { type: "string" } } });
+const { values } = commandLine(import.meta.url, {
+  options: { minutes: { type: "string", default: "10" }, seed: { type: "string" } },
+});
 const seconds = Number(values.minutes) * 60;
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
-if (!(seconds > 0) || !Number.isInteger(seed)) throw new Error("--minutes and --seed take numbers");
+if (!(seconds > 0) || !Number.isInteger(seed)) misused("--minutes and --seed take numbers");
 console.log(`seed ${seed}, ${seconds} s`);
 const vitest = fileURLToPath(new URL("../../node_modules/vitest/vitest.mjs", import.meta.url));
 const { status } = spawnSync(process.execPath, [vitest, "run", "test/Fuzz.test.ts", "--disable-console-intercept"], {

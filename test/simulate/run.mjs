@@ -9,10 +9,10 @@
  */
 import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
-import { parseArgs } from "node:util";
 import { bundle } from "../bundle.mjs";
+import { commandLine, misused } from "../commandLine.mjs";
 
-const { values } = parseArgs({
+const { values } = commandLine(import.meta.url, {
   options: {
     seeds: { type: "string", default: "1000" },
     hours: { type: "string", default: "24" },
@@ -26,15 +26,18 @@ const { values } = parseArgs({
 });
 const number = (name) => {
   const value = Number(values[name]);
-  if (!(value > 0)) throw new Error(`--${name} takes a number above 0`);
+  if (!(value > 0)) misused(`--${name} takes a number above 0`);
   return value;
 };
 const [seeds, hours, nodes, first, processes] = ["seeds", "hours", "nodes", "first-seed", "processes"].map(number);
 const { tier } = values;
-if (!["rules", "whole", "both"].includes(tier)) throw new Error("--tier is rules, whole or both");
+if (!["rules", "whole", "both"].includes(tier)) misused("--tier is rules, whole or both");
 const only = values.only?.split(",");
 
 const worker = await bundle("simulate/worker.ts");
+const { kinds } = await import(worker);
+const unknown = only?.find((kind) => !kinds.includes(kind));
+if (unknown !== undefined) misused(`--only: no fault is called "${unknown}": there are ${kinds.join(", ")}`);
 const total = { seeds: 0, runs: 0, simulatedMs: 0, faults: {}, harm: {}, largest: {} };
 const broken = [];
 const started = performance.now();

@@ -22,6 +22,8 @@ export interface Report {
   readonly broken?: string;
 }
 
+export const kinds = FaultSchedule.kinds;
+
 /** From a fault every half minute to one every eight. */
 const rates = [30_000, 120_000, 480_000];
 /** How often the parent is told, ms. */
