@@ -224,7 +224,7 @@ $`,
         (yield* status("--http", face.url)).stderr,
         "cannot answer now (HTTP 503 for /v1/nodes, not yet): try again",
       );
-      for (const bad of ["http://user:pass@h", "http://[", "a b"]) {
+      for (const bad of ["http://user:pass@h", "http://user:a/pass@h", "u:p@pass@h", "http://[", "a b"]) {
         const { stderr, status: code } = yield* status("--http", bad);
         assert.strictEqual(code, 2);
         assert.include(stderr, "is no place");

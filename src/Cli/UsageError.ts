@@ -11,7 +11,7 @@ export class UsageError extends Data.TaggedError("UsageError")<{
 }
 
 /** What was given where a URL or HOST:PORT belongs, fit to be shown: somebody may have put a password before its host. */
-export const withoutPassword = (given: string): string => given.replace(/(^|\/\/)[^/?#]*@/, "$1***@");
+export const withoutPassword = (given: string): string => given.replace(/^(\w+:\/\/)?.*@/s, "$1***@");
 
 /** A usage error with one problem. */
 export const usageError = (problem: string): UsageError => new UsageError({ problems: [problem] });
