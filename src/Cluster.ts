@@ -263,10 +263,10 @@ export class ClusterNode {
     else this.process.next.push(next);
   }
 
-  /** Empties its disk: it is another host from now on. Not while it runs. */
+  /** Empties its disk (its state directory stays, empty): it is another host from now on. Not while it runs. */
   wipe(): void {
     if (this.process !== undefined) throw new Error(`${this.address} still runs`);
-    this.files.erase("");
+    for (const name of ["features", ".tmp"]) if (this.files.stamp(name) !== undefined) this.files.erase(name);
     this.cluster.runSync(this.source.replace(Feature.empty));
   }
 

@@ -275,6 +275,9 @@ export const run = (
       };
     };
     view?.attach({ membership, instant, ask: () => step({ _tag: "Asked" }), sizes });
+    tree.onFailing((code, message) =>
+      view?.condition(`tree/${code}`, message === undefined ? undefined : { severity: "error", message }),
+    );
 
     let begun = false;
     const offer = (features: FeatureSet): void => {

@@ -66,7 +66,8 @@ export class HttpError extends Data.TaggedError("HttpError")<{
     if (this.reason === "Token") {
       return `the HTTP token in ${this.where} cannot be used (${detail}): put one line of at least ${minToken} printable characters there, such as head -c 32 /dev/urandom | base64 gives`;
     }
-    if (this.reason === "StateDir") return `cannot write ${this.where} (${detail}): let this user write there`;
+    if (this.reason === "StateDir")
+      return `cannot write ${this.where} (${detail}): let this user write there, and see that its file system has room`;
     const code = this.cause instanceof Error && "code" in this.cause ? this.cause.code : undefined;
     switch (code) {
       case "EADDRINUSE":
@@ -177,26 +178,23 @@ const listening = (
   );
 
 /** Leaves the URL in the state directory while the scope is open; who removes it from outside gets it again. */
-const leaveUrl = (
-  stateDir: string,
-  url: string,
-): Effect.Effect<Effect.Effect<void, HttpError>, HttpError, Scope.Scope> => {
+const leaveUrl = (stateDir: string, url: string): Effect.Effect<Effect.Effect<void, HttpError>, never, Scope.Scope> => {
   const file = path.join(stateDir, urlFile);
   const attempt = (work: () => void) =>
     Effect.try({ try: work, catch: (cause) => new HttpError({ reason: "StateDir", where: file, cause }) });
-  const write = attempt(() => {
-    const temporary = `${file}.new`;
+  const stands = (): boolean => fs.existsSync(file) && fs.readFileSync(file, "utf8") === `${url}\n`;
+  const temporary = `${file}.new`;
+  const leave = attempt(() => {
+    if (!fs.existsSync(stateDir) || stands()) return;
     fs.writeFileSync(temporary, `${url}\n`, { mode: 0o644 });
     fs.renameSync(temporary, file);
   });
-  const again = Effect.suspend(() => (fs.existsSync(file) || !fs.existsSync(stateDir) ? Effect.void : write));
+  const take = attempt(() => {
+    for (const each of [temporary, file]) fs.rmSync(each, { force: true });
+  });
   return Effect.as(
-    Effect.acquireRelease(write, () =>
-      attempt(() => fs.rmSync(file, { force: true })).pipe(
-        Effect.catchAll((error) => Effect.logWarning(error.message)),
-      ),
-    ),
-    again,
+    Effect.addFinalizer(() => Effect.catchAll(take, (error) => Effect.logWarning(error.message))),
+    leave,
   );
 };
 
@@ -237,7 +235,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       host: listen.host,
       port: typeof bound === "object" && bound !== null ? bound.port : listen.port,
     });
-    const restoreUrl = yield* leaveUrl(options.stateDir, url);
+    const leaveItsUrl = yield* leaveUrl(options.stateDir, url);
 
     const self = (): Answers.Self => ({
       address: options.address,
@@ -336,7 +334,9 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
       handlers
         .handleRaw("healthz", () => Effect.succeed(text("ok\n")))
         .handleRaw("readyz", () =>
-          Effect.sync(() => (view.ready ? text("ready\n") : text("starting: registry not scanned yet\n", 503))),
+          Effect.sync(() =>
+            view.ready ? text("ready\n") : text("starting: the registry is not read into the tree yet\n", 503),
+          ),
         )
         .handleRaw("metrics", () => measured)
         .handleRaw("openapi", () => Effect.succeed(json(document))),
@@ -406,6 +406,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
     server.on("request", handler);
     yield* Effect.forkScoped(events.serve);
     let failing = false;
+    /** What fails is said once, and tried again: for want of a note nobody is without a node. */
     const look = Effect.gen(function* () {
       if (options.tokenFile !== undefined) {
         const read = yield* readToken(options.tokenFile);
@@ -413,7 +414,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
         if (read !== token) events.end();
         token = read;
       }
-      yield* restoreUrl;
+      yield* leaveItsUrl;
       failing = false;
     }).pipe(
       Effect.catchAll((error) => {
@@ -422,6 +423,7 @@ export const make = (options: HttpOptions): Effect.Effect<string, HttpError, Met
         return Effect.logWarning(error.message);
       }),
     );
+    yield* look;
     yield* Effect.forkScoped(Effect.forever(Effect.delay(look, lookEvery)));
     yield* Effect.logInfo(`status page and API at ${url}`);
     if (!isLoopback(listen.host) && token === undefined) {

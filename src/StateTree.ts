@@ -65,6 +65,11 @@ export declare namespace StateTree {
       readonly unwritten: number;
       readonly failing: number;
     };
+    /**
+     * Hears when an error code begins to keep files from being written, with what to do (at once, of those that do), and
+     * when it no longer does (undefined). For one listener.
+     */
+    readonly onFailing: (hear: (code: string, problem: string | undefined) => void) => void;
     /** Waits until all that was wished so far stands in the tree. */
     readonly flush: Effect.Effect<void>;
     /**
@@ -89,6 +94,9 @@ const emptyForMs = 10 * 60_000;
 const lookEveryMs = 5000;
 const firstRetryMs = 100;
 const lastRetryMs = 30_000;
+
+/** Errors with which a node starts all the same: the writer tries again, and meanwhile its peers hear of it. */
+const passing: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM"]);
 
 /** Stands for the content of a file that was found and not read yet. */
 const found = Symbol("found");
@@ -164,10 +172,15 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
     /** What fails now, by error code. */
     const failing = new Map<string, Set<string>>();
     let lines: Array<Effect.Effect<void>> = [];
+    let hear: (code: string, problem: string | undefined) => void = () => {};
+    const problemOf = (code: string): string =>
+      `files in ${files.directory} cannot be written (${code}): ${advice(code)}`;
     let lastWish = 0;
     let settled = false;
     let withdrawn = false;
     let lookNow = false;
+    /** Whether there is something to write into, as far as is known: else all would fail with what is not the reason. */
+    let stands = false;
     /** Whether the writer waits for something to do. */
     let idle = false;
     /** Until when `update` leaves writing to the writer: as long as it took the last time, so that a burst is written in batches. */
@@ -239,6 +252,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         others.add(who);
       } else {
         failing.set(code, new Set([who]));
+        hear(code, problemOf(code));
         lines.push(
           Effect.logError(`cannot ${doing} ${files.directory}/${path} (${code}), will try again: ${advice(code)}`).pipe(
             Effect.annotateLogs({ path: `${files.directory}/${path}`, code }),
@@ -253,6 +267,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       for (const [code, all] of failing) {
         if (codes.has(code) || !all.delete(who) || all.size > 0) continue;
         failing.delete(code);
+        hear(code, undefined);
         lines.push(
           Effect.logInfo(`files in ${files.directory} can be written again`).pipe(Effect.annotateLogs({ code })),
         );
@@ -403,7 +418,7 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
 
     /** Does the writer's work for one host in the caller's turn, which saves a fiber's wake-up; whatever is left is the writer's. */
     const writeAhead = (address: Address.Address, host: Host): void => {
-      if (idle && dirty.size === 1) {
+      if (idle && stands && dirty.size === 1) {
         const startMs = now();
         if (startMs >= restUntilMs) {
           spent = batch - batchAhead;
@@ -435,8 +450,10 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
       lookNow = false;
       const who = "the tree";
       const codes = new Set<string>();
+      stands = false;
       try {
         makeFrame();
+        stands = true;
         const stamp = files.stamp("features");
         if (stamp !== lookedAt) {
           const standing = files
@@ -541,7 +558,12 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         removeTemporary();
       },
       catch: (cause) => new StateTreeError({ reason: "Unusable", path: files.directory, cause }),
-    });
+    }).pipe(
+      Effect.catchIf(
+        ({ cause }) => passing.has(codeOf(cause) ?? ""),
+        () => Effect.void,
+      ),
+    );
     yield* drive(look());
 
     const checkLock = lock.check.pipe(
@@ -564,14 +586,17 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
           yield* drive(look());
           lookAtMs = now() + lookEveryMs;
         }
-        yield* drive(pass(yield* Random.nextRange(0.75, 1.25)));
-        yield* drive(expire());
-        let dueMs = lookNow ? 0 : lookAtMs;
-        for (const sinceMs of empty.values()) {
-          dueMs = Math.min(dueMs, sinceMs + emptyForMs);
-          break;
+        let dueMs = lookAtMs;
+        if (stands) {
+          yield* drive(pass(yield* Random.nextRange(0.75, 1.25)));
+          yield* drive(expire());
+          if (lookNow) continue;
+          for (const sinceMs of empty.values()) {
+            dueMs = Math.min(dueMs, sinceMs + emptyForMs);
+            break;
+          }
+          for (const address of dirty.keys()) dueMs = Math.min(dueMs, hostOf(address)?.notBeforeMs ?? 0);
         }
-        for (const address of dirty.keys()) dueMs = Math.min(dueMs, hostOf(address)?.notBeforeMs ?? 0);
         if (dueMs <= now()) continue;
         idle = true;
         yield* nudge.wait(dueMs);
@@ -608,6 +633,10 @@ const make = (files: TreeFiles): Effect.Effect<StateTree.Service, StateTreeError
         }
       },
       run,
+      onFailing: (listener) => {
+        hear = listener;
+        for (const code of failing.keys()) hear(code, problemOf(code));
+      },
       flush: Effect.async<void>((resume) => {
         const oldest = dirty.values().next().value;
         if (oldest === undefined) return resume(Effect.void);

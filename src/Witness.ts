@@ -109,14 +109,19 @@ const limits = (addresses: number, features: number, hours: number): Readonly<Re
   changes: 1_024,
   forgottenNodes: 256,
   drops: 32,
-  noted: 1,
+  noted: 9,
   logged: maxLinesAnHour * (hours + 1),
 });
 
 interface Member {
   readonly address: Address.Address;
   running: boolean;
+  /** When it was started. */
   startedMs: number;
+  /** When that start is done at the latest: a process before it may still be leaving. */
+  upMs: number;
+  /** When its last process that left had ended at the latest. */
+  leftMs: number;
   endedMs: number;
   skewMs: number;
   /** When its clock was last so far off that its times cannot be believed. */
@@ -198,6 +203,8 @@ export class Witness {
       address,
       running: false,
       startedMs: nowMs,
+      upMs: nowMs,
+      leftMs: nowMs,
       endedMs: nowMs,
       skewMs: 0,
       oddMs: -never,
@@ -339,6 +346,7 @@ export class Witness {
     const steady = nowMs > member.clockMs && nowMs - member.oddMs > this.settings.expiryMs && !this.isOdd(member);
     member.tookLeave = steady && this.isPublished(member, nowMs);
     this.end(member, nowMs);
+    member.leftMs = nowMs + this.settings.shutdownMs;
     member.low.clear();
     for (const feature of member.history.keys()) this.note(member, feature, undefined);
     member.good.clear();
@@ -348,6 +356,7 @@ export class Witness {
     const member = this.members[node]!;
     member.running = true;
     member.startedMs = nowMs;
+    member.upMs = Math.max(nowMs, member.leftMs);
     member.tookLeave = false;
     member.goneBy.clear();
     member.good.clear();
@@ -363,7 +372,7 @@ export class Witness {
       if (value !== undefined) member.good.set(feature, value);
       this.note(member, feature, value);
     }
-    member.changedMs = nowMs;
+    member.changedMs = member.upMs;
     this.registryChanged(member, nowMs);
   }
 
@@ -379,7 +388,7 @@ export class Witness {
       this.note(member, feature, value);
       changed = true;
     }
-    if (changed) member.changedMs = nowMs;
+    if (changed) member.changedMs = Math.max(nowMs, member.upMs);
   }
 
   private note(member: Member, feature: string, value: string | undefined): void {
@@ -392,7 +401,7 @@ export class Witness {
   private registryChanged(member: Member, nowMs: number): void {
     const reachable = member.registry.failure === undefined && member.registry.delayMs <= 5_000 && !this.lagging;
     member.reachableMs = reachable ? nowMs : never;
-    member.registeredMs = reachable && member.running ? nowMs : never;
+    member.registeredMs = reachable && member.running ? Math.max(nowMs, member.upMs) : never;
   }
 
   /** The registry holds what it offers: also an older put that landed late has been put right. */
@@ -432,9 +441,10 @@ export class Witness {
         }
         this.settleHeard(pair, reader, owner, nowMs);
         const good = this.connected(owner, reader) && this.connected(reader, owner);
-        const clockMs = Math.max(this.members[reader]!.clockMs, this.members[owner]!.clockMs);
+        const [a, b] = [this.members[reader]!, this.members[owner]!];
+        const clockMs = Math.max(a.clockMs, b.clockMs);
         if (!good) pair.goodMs = never;
-        else if (pair.goodMs === never) pair.goodMs = Math.max(nowMs, clockMs);
+        else if (pair.goodMs === never) pair.goodMs = Math.max(nowMs, clockMs, a.upMs, b.upMs);
         else if (clockMs > nowMs) pair.goodMs = Math.max(pair.goodMs, clockMs);
       }
     }
@@ -529,7 +539,7 @@ export class Witness {
     this.settleHeard(pair, reader, owner, nowMs);
     // after a start, a reader knows only what it can learn again
     const learnt =
-      pair.heardMs > member.startedMs ||
+      pair.heardMs > member.upMs ||
       (member.reachableMs <= member.startedMs &&
         this.isPublished(other, nowMs) &&
         other.registeredMs < member.startedMs);
@@ -567,7 +577,7 @@ export class Witness {
     const b = this.members[reader]!;
     if (b.disk !== undefined || nowMs - b.diskMs < treeRetryMs + momentMs) return;
     if (!a.running) {
-      const untilMs = Math.max(a.endedMs, b.startedMs - this.settings.expiryMs) + goneMs(this.settings);
+      const untilMs = Math.max(a.endedMs, b.upMs - this.settings.expiryMs) + goneMs(this.settings);
       // a goodbye that got lost is read in the registry: one read may fail
       const steady = b.registeredMs < a.endedMs && Math.max(b.clockMs, b.oddMs) < a.endedMs && !this.isOdd(b);
       const readMs =

@@ -98,7 +98,7 @@ describe("nameq status", () => {
       face.self = { ...face.self, ready: false };
       const { status: code, stdout } = yield* status("--http", face.url);
       assert.strictEqual(code, 3);
-      assert.include(stdout, "starting, the registry is not scanned yet");
+      assert.include(stdout, "starting, the registry is not read into the tree yet");
     }),
   );
 

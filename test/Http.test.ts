@@ -1,10 +1,11 @@
 /** The HTTP face over real sockets, of nodes of a simulated fleet. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, assert, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
+import * as TestClock from "effect/TestClock";
 import type { Cluster } from "../src/Cluster.js";
 import * as Api from "../src/Http/Api.js";
 import { NodeView } from "../src/NodeView.js";
@@ -114,7 +115,7 @@ describe("the HTTP face", () => {
       assert.deepInclude(yield* ask(url, "/healthz"), { status: 200, body: "ok\n" });
       assert.deepInclude(yield* ask(url, "/readyz"), {
         status: 503,
-        body: "starting: registry not scanned yet\n",
+        body: "starting: the registry is not read into the tree yet\n",
       });
       cluster.advance("1 minute");
       assert.deepInclude(yield* ask(url, "/readyz"), { status: 200, body: "ready\n" });
@@ -133,6 +134,27 @@ describe("the HTTP face", () => {
         "nameq_log_lines_pending 0",
         "nameq_tree_hosts_pending 0",
       ]);
+    }),
+  );
+
+  it.scoped("is up although its URL cannot be left in the state directory, says so once, and leaves it later", () =>
+    Effect.gen(function* () {
+      const stateDir = mkdtempSync(join(base, "url-"));
+      const note = join(stateDir, ".http");
+      // as after kill -9
+      writeFileSync(note, "http://127.0.0.1:1\n");
+      mkdirSync(`${note}.new`);
+      const log: Array<string> = [];
+      const cluster = yield* fleet({ nodes: 1 });
+      const url = yield* face(cluster, { stateDir, log });
+      assert.strictEqual((yield* ask(url, "/healthz")).status, 200);
+      yield* TestClock.adjust("20 seconds");
+      const said = log.filter((line) => line.includes(note));
+      assert.lengthOf(said, 1);
+      assert.match(said[0]!, /cannot write .*EISDIR.*: let this user write there/);
+      rmdirSync(`${note}.new`);
+      yield* TestClock.adjust("5 seconds");
+      assert.strictEqual(readFileSync(note, "utf8"), `${url}\n`);
     }),
   );
 

@@ -53,9 +53,14 @@ describe("NodeView", () => {
       cluster.node(0).set("y", 1);
       cluster.advance("10 seconds");
       assert.isFalse(view.ready);
+      const [condition] = view.conditions();
+      assert.deepInclude(condition, { name: "tree/ENOSPC", severity: "error" });
+      assert.match(condition!.message, /^files in memory cannot be written \(ENOSPC\): free space/);
+      assert.isAtLeast(condition!.sinceMs, cluster.time.unixMs - 10_000);
       files.fault = () => undefined;
       cluster.advance("1 minute");
       assert.isTrue(view.ready);
+      assert.deepStrictEqual(view.conditions(), []);
     }),
   );
 

@@ -810,6 +810,52 @@ describe("StateTree on files that fail", () => {
     });
   }
 
+  it.scoped("starts on a full disk, says so once, and writes all when there is room", () => {
+    const lines: Array<Line> = [];
+    return Effect.gen(function* () {
+      const files = new MemoryFiles();
+      files.makeDirectory("");
+      files.fault = (operation) => (operation === "write" || operation === "makeDirectory" ? "ENOSPC" : undefined);
+      yield* life({ layer: StateTree.layerMemory(files) }, (tree, metrics) =>
+        Effect.gen(function* () {
+          tree.update(a, features({ db: "1" }));
+          yield* TestClock.adjust("1 minutes");
+          tree.update(b, features({ db: "2" }));
+          tree.settle();
+          yield* TestClock.adjust("9 minutes");
+          assert.isAbove(metrics.value("tree_errors", "ENOSPC"), 100);
+          assert.isBelow(metrics.value("tree_errors", "ENOSPC"), 130);
+          files.fault = undefined;
+          yield* TestClock.adjust("5100 millis");
+          assert.deepStrictEqual(
+            [...files.features.get("db")!],
+            [
+              [a, "1\n"],
+              [b, "2\n"],
+            ],
+          );
+          assert.deepStrictEqual(
+            lines.map(({ level, text }) => `${level} ${text}`),
+            [
+              "ERROR cannot make memory/features (ENOSPC), will try again: free space or inodes on its file system",
+              "INFO files in memory can be written again",
+            ],
+          );
+        }),
+      );
+    }).pipe(Effect.provide(recordLines(lines)));
+  });
+
+  it.scoped("does not start where it may not write", () =>
+    Effect.gen(function* () {
+      const files = new MemoryFiles();
+      files.makeDirectory("");
+      files.fault = (operation) => (operation === "makeDirectory" ? "EACCES" : undefined);
+      const error = yield* Effect.flip(life({ layer: StateTree.layerMemory(files) }, () => Effect.void));
+      assert.strictEqual(error.reason, "Unusable");
+    }),
+  );
+
   it.scoped("shows what it can while one file fails", () =>
     Effect.gen(function* () {
       const files = new MemoryFiles();

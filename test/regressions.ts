@@ -3,6 +3,34 @@ import type * as FaultSchedule from "../src/FaultSchedule.js";
 
 export const regressions: ReadonlyArray<readonly [string, FaultSchedule.FaultSchedule]> = [
   [
+    "a new node whose disk is full at its start (seed 114): what it offers must be told, and written when there is room",
+    {
+      seed: 114,
+      nodes: 2,
+      durationMs: 2_143_092,
+      steps: [
+        { atMs: 856_072, deed: { do: "set", node: 1, feature: "b", value: "36" } },
+        { atMs: 1_490_098, deed: { do: "disk", node: 1, code: "ENOSPC" } },
+        { atMs: 1_543_092, deed: { do: "replace", node: 1 } },
+        { atMs: 1_544_092, deed: { do: "set", node: 1, feature: "c", value: "37" } },
+      ],
+    },
+  ],
+  [
+    "a start while the process before still says goodbye to a slow registry (seed 700353)",
+    {
+      seed: 700_353,
+      nodes: 1,
+      durationMs: 1_717_946,
+      steps: [
+        { atMs: 2_848, deed: { do: "set", node: 0, feature: "b", value: "10" } },
+        { atMs: 1_524_095, deed: { do: "registry", node: 0, delayMs: 20_000, failure: undefined } },
+        { atMs: 1_717_704, deed: { do: "stop", node: 0, keep: false } },
+        { atMs: 1_717_946, deed: { do: "start", node: 0 } },
+      ],
+    },
+  ],
+  [
     "two clocks ahead together and set right again (seed 94): the news from then must not lock out later news",
     {
       seed: 94,

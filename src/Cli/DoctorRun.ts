@@ -149,7 +149,7 @@ const askFace = (
           ? ok("http", `${about}, and is ready`)
           : warn(
               "http",
-              `${about}, but is not ready: the registry is not scanned yet`,
+              `${about}, but is not ready: the registry is not read into the tree yet`,
               "wait a minute; then see its conditions here",
             ),
       ],

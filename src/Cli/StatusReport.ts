@@ -74,7 +74,7 @@ export const faceLines = (
   const version = self.version === null ? "" : `, nameq ${escapeForPeople(self.version)}`;
   const clock = self.registryClockOffsetMs;
   return [
-    `node ${escapeForPeople(self.address)} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not scanned yet"}${version}${self.startedAt === null ? "" : `, up for ${duration(nowMs - Date.parse(self.startedAt))}`}`,
+    `node ${escapeForPeople(self.address)} port ${self.port}: ${self.ready ? "ready" : "starting, the registry is not read into the tree yet"}${version}${self.startedAt === null ? "" : `, up for ${duration(nowMs - Date.parse(self.startedAt))}`}`,
     ...(self.registry === null
       ? []
       : [

@@ -67,6 +67,7 @@ const program = Effect.gen(function* () {
         StateTree.of({
           update: () => {},
           settle: () => {},
+          onFailing: () => {},
           run: Effect.never,
           sizes: () => ({ hosts: 0, directories: 0, unwritten: 0, failing: 0 }),
           flush: Effect.void,
