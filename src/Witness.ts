@@ -417,10 +417,12 @@ export class Witness {
 
   /**
    * The clock of one of them is (or was, when the owner put what the registry holds) so far off that only the registry's
-   * clock orders the owner's news, and its puts may have landed in another order than they were sent.
+   * clock orders the owner's news, and its puts may have landed in another order than they were sent. What was put last by
+   * such a clock lands after `slowestPutMs`; the reader's next listing follows, behind a request that hangs, and the read.
    */
   private disordered(owner: Member, reader: Member, nowMs: number): boolean {
-    const odd = (member: Member) => this.isOdd(member) || nowMs - member.oddMs < slowestPutMs + requestMs;
+    const untilReadMs = slowestPutMs + this.settings.listMs[1] + 2 * requestMs;
+    const odd = (member: Member) => this.isOdd(member) || nowMs - member.oddMs < untilReadMs;
     return (odd(owner) || odd(reader)) && !this.isPublished(owner, nowMs);
   }
 
