@@ -13,6 +13,9 @@ const ruleSeeds = setting("NAMEQ_SEEDS", 400);
 const clusterSeeds = setting("NAMEQ_CLUSTER_SEEDS", 50);
 
 const hour = 3_600_000;
+
+/** From a fault every half minute to one every eight. */
+const everyMs = (seed: number): number => [30_000, 120_000, 480_000][seed % 3]!;
 const timeout = 3_600_000;
 
 /** `parity`: which half of the seeds. */
@@ -27,9 +30,8 @@ export const simulate = (parity: 0 | 1): void => {
         for (const seed of ofThisHalf(ruleSeeds)) {
           // the test runner wants to hear of its worker
           await setImmediate();
-          // from a fault every half minute to one every eight
-          const everyMs = [30_000, 120_000, 480_000][seed % 3]!;
-          check(FaultSchedule.generate(seed, { durationMs: hours * hour, everyMs }), membershipWorld);
+          const schedule = FaultSchedule.generate(seed, { durationMs: hours * hour, everyMs: everyMs(seed) });
+          check(schedule, membershipWorld);
         }
       },
       timeout,
@@ -40,7 +42,7 @@ export const simulate = (parity: 0 | 1): void => {
       async () => {
         for (const seed of ofThisHalf(clusterSeeds)) {
           await setImmediate();
-          const schedule = FaultSchedule.generate(seed);
+          const schedule = FaultSchedule.generate(seed, { everyMs: everyMs(seed) });
           const whole = check(schedule, clusterWorld);
           assert.strictEqual(canonical(whole.trees), canonical(check(schedule, membershipWorld).trees), `seed ${seed}`);
         }
