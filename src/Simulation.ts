@@ -210,12 +210,15 @@ export const clusterWorld: MakeWorld = (schedule, settings, onShown, onEvent) =>
   }
   const diskFailures = { ENOSPC: 0, EACCES: 0 };
   const node = (place: number) => cluster.node(place);
-  /** A process that is leaving takes its time: whatever comes next waits for it. */
+  /** What starts when a process that is leaving, which takes its time, has ended; a further crash or stop prevents it. */
+  const awaited = new Map<number, (member: ClusterNode) => void>();
   const afterEnd = (place: number, next: (member: ClusterNode) => void): void => {
     const member = node(place);
     if (!member.leaving) member.crash();
+    awaited.set(place, next);
     member.afterEnd(() => {
-      if (!member.running) next(member);
+      awaited.get(place)?.(member);
+      awaited.delete(place);
     });
   };
   const perform = (deed: FaultSchedule.Deed): void => {
@@ -236,11 +239,13 @@ export const clusterWorld: MakeWorld = (schedule, settings, onShown, onEvent) =>
       case "link":
         return faults.setDefault(deed.link);
       case "crash":
+        awaited.delete(deed.node);
         return node(deed.node).leaving ? undefined : node(deed.node).crash();
       case "stop":
-        return node(deed.node).stop(deed.keep ? "keep" : "withdraw");
+        awaited.delete(deed.node);
+        return node(deed.node).leaving ? undefined : node(deed.node).stop(deed.keep ? "keep" : "withdraw");
       case "start":
-        if (node(deed.node).running && !node(deed.node).leaving) return;
+        if (awaited.has(deed.node) || (node(deed.node).running && !node(deed.node).leaving)) return;
         return afterEnd(deed.node, (member) => member.start());
       case "replace":
         return afterEnd(deed.node, (member) => {

@@ -31,6 +31,21 @@ export const regressions: ReadonlyArray<readonly [string, FaultSchedule.FaultSch
     },
   ],
   [
+    "a crash before such a start (seed 910770): there is none",
+    {
+      seed: 910_770,
+      nodes: 2,
+      durationMs: 3_129_855,
+      steps: [
+        { atMs: 2_972_116, deed: { do: "registry", node: 1, delayMs: 10_000, failure: "Denied" } },
+        { atMs: 3_027_705, deed: { do: "stop", node: 1, keep: false } },
+        { atMs: 3_030_091, deed: { do: "start", node: 1 } },
+        { atMs: 3_030_586, deed: { do: "crash", node: 1 } },
+        { atMs: 3_129_855, deed: { do: "set", node: 1, feature: "a", value: "36" } },
+      ],
+    },
+  ],
+  [
     "two clocks ahead together and set right again (seed 94): the news from then must not lock out later news",
     {
       seed: 94,
