@@ -128,7 +128,7 @@ describe("over UDP, to a server by name", () => {
       const lookup: Syslog.Lookup = () =>
         Effect.suspend(() =>
           found.length === 0
-            ? Effect.fail(new Error("ENOTFOUND"))
+            ? Effect.fail("ENOTFOUND")
             : Effect.succeed(found.map((address) => ({ address, family: 4 }))),
         );
       const told: Array<string> = [];
