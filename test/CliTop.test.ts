@@ -147,6 +147,13 @@ describe("what top knows", () => {
       99,
     );
     assert.match(faults[99]!, /more nodes or features/);
+
+    const hosts = JSON.stringify(Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [i, 0])));
+    const offers = Array.from({ length: 20 }, (_, i) => `"f${i}":${hosts}`);
+    const data = JSON.stringify(three[1]).replace(/"features":{"web.*?}}/, `"features":{${offers.join()}}`);
+    assert.isUndefined(model.apply({ event: "snapshot", data, id: "" }, nowMs));
+    const change = '{"at":null,"feature":"f0","host":"more","value":1}';
+    assert.match(model.apply({ event: "change", data: change, id: "" }, nowMs) ?? "", /more nodes or features/);
   });
 
   it("keeps a bounded number of changes and seconds", () => {
