@@ -44,7 +44,8 @@ const ending = (configured: Daemon.DaemonOptions["onExit"]) => {
     Effect.sync(() => {
       const onSignal = (): void => {
         onExit = "keep";
-        process.kill(process.pid, "SIGTERM");
+        // heard by nobody once the node is ending: another signal to the process would cut that short
+        process.emit("SIGTERM");
       };
       process.on("SIGUSR2", onSignal);
       return onSignal;

@@ -1,57 +1,38 @@
-/** `nameq top` on a real terminal: tmux. */
-import { afterAll, afterEach, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest";
+/** `nameq top` on a real terminal. */
+import { afterEach, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest";
 import * as Effect from "effect/Effect";
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { aNode, FakeFace } from "../FakeFace.js";
 import { ensureBuilt, program } from "../Program.js";
+import { runs, Terminal } from "./Terminal.js";
 
 beforeAll(ensureBuilt, 60_000);
 
-const base = mkdtempSync(join(tmpdir(), "nameq-top-"));
-let serial = 0;
-let socket = "";
-
-const tmux = (...args: ReadonlyArray<string>): string => {
-  const { status, stderr, stdout } = spawnSync("tmux", ["-u", "-S", socket, "-f", "/dev/null", ...args], {
-    encoding: "utf8",
-    env: { PATH: process.env["PATH"], HOME: base, LC_ALL: "C.UTF-8", PS1: "$ ", TERM: "xterm" },
-  });
-  assert.strictEqual(status, 0, stderr);
-  return stdout;
-};
-
+let terminal: Terminal;
 beforeEach(() => {
-  socket = join(base, `tmux-${serial++}`);
+  terminal = new Terminal();
 });
-afterEach(() => {
-  spawnSync("tmux", ["-S", socket, "kill-server"]);
-});
-afterAll(() => rmSync(base, { recursive: true, force: true }));
-
-const screen = (): ReadonlyArray<string> => tmux("capture-pane", "-p", "-t", "t").split("\n");
-const keys = (...all: ReadonlyArray<string>): void => void tmux("send-keys", "-t", "t", ...all);
+afterEach(() => terminal.remove());
 
 /** Waits until the screen is as it should be. */
 const until = async (what: string, holds: (text: string, lines: ReadonlyArray<string>) => boolean): Promise<string> => {
   for (let tries = 0; tries < 200; tries++) {
-    const lines = screen();
+    const lines = terminal.screen();
     const text = lines.join("\n");
     if (holds(text, lines)) return text;
     await sleep(50);
   }
-  return assert.fail(`${what} does not come to be:\n${screen().join("\n")}`);
+  return assert.fail(`${what} does not come to be:\n${terminal.screen().join("\n")}`);
 };
 
 const isLive = (text: string): boolean => / live$/m.test(text) && text.includes("q quit");
 
 /** A shell in a terminal in which top follows a face. */
 const follow = (face: FakeFace, variables = ""): Promise<string> => {
-  tmux("new-session", "-d", "-s", "t", "-x", "100", "-y", "30", "bash --norc");
-  keys(`${variables} ${process.execPath} ${program} top --http ${face.url}; echo status $?`, "Enter");
+  terminal.open();
+  terminal.keys(`${variables} ${process.execPath} ${program} top --http ${face.url}; echo status $?`, "Enter");
   return until("the picture", isLive);
 };
 
@@ -59,11 +40,14 @@ const follow = (face: FakeFace, variables = ""): Promise<string> => {
 const ended = async (status: number): Promise<void> => {
   const text = await until("the shell", (text) => text.includes(`status ${status}`));
   assert.notInclude(text, "q quit");
-  keys("stty -a | grep -oE -- '-?(icanon|echo) '; echo settings", "Enter");
+  terminal.keys("stty -a | grep -oE -- '-?(icanon|echo) '; echo settings", "Enter");
   const settings = await until("the settings", (_, lines) => lines.some((line) => line === "settings"));
   assert.match(settings, /^icanon *$/m);
   assert.match(settings, /^echo *$/m);
-  assert.strictEqual(tmux("display", "-p", "-t", "t", "#{cursor_flag} #{alternate_on} #{wrap_flag}").trim(), "1 0 1");
+  assert.strictEqual(
+    terminal.tmux("display", "-p", "-t", "t", "#{cursor_flag} #{alternate_on} #{wrap_flag}").trim(),
+    "1 0 1",
+  );
 };
 
 const withFace = (use: (face: FakeFace) => Promise<void>) =>
@@ -72,11 +56,6 @@ const withFace = (use: (face: FakeFace) => Promise<void>) =>
     face.nodes = ["10.0.0.2", "10.0.0.3", "10.0.0.4"].map((address) => aNode(address));
     yield* Effect.promise(() => use(face));
   });
-
-const pidOf = (): number => {
-  const shell = tmux("display", "-p", "-t", "t", "#{pane_pid}").trim();
-  return Number(readFileSync(`/proc/${shell}/task/${shell}/children`, "utf8"));
-};
 
 describe("nameq top on a terminal", () => {
   it.scopedLive("draws, follows changes, filters, helps, and quits", () =>
@@ -91,15 +70,15 @@ describe("nameq top on a terminal", () => {
       await until("the nodes", (text) => /10\.0\.0\.9 +silent/.test(text) && !text.includes("10.0.0.4"));
       face.tell("stats", { at: new Date().toISOString(), received: 5, sent: 5, dropped: 0, changes: 0, latencyMs: 1 });
       await until("the packets", (text) => text.includes("0.5/s in"));
-      keys("/", "0.9");
+      terminal.keys("/", "0.9");
       await until("the filter", (text) => text.includes("/0.9") && !text.includes("10.0.0.2"));
-      keys("Escape");
+      terminal.keys("Escape");
       await until("all nodes", (text) => text.includes("10.0.0.2"));
-      keys("?");
+      terminal.keys("?");
       await until("the help", (text) => text.includes("PageUp, PageDown"));
-      keys("?", "s");
+      terminal.keys("?", "s");
       await until("the order", (text) => text.includes("HEARD▾"));
-      keys("q");
+      terminal.keys("q");
       await ended(0);
     }).pipe(Effect.scoped),
   );
@@ -112,17 +91,17 @@ describe("nameq top on a terminal", () => {
         [20, 4],
         [120, 40],
       ] as const) {
-        tmux("resize-window", "-t", "t", "-x", String(columns), "-y", String(rows));
+        terminal.tmux("resize-window", "-t", "t", "-x", String(columns), "-y", String(rows));
         await until(
           `the picture of ${columns} by ${rows}`,
           // the terminal itself moves what stood there until the new picture comes
           (_, lines) =>
             lines[0]?.startsWith("node 10.0.0.1") === true && lines[rows - 1]?.startsWith("q quit") === true,
         );
-        const lines = screen();
+        const lines = terminal.screen();
         if (columns < 40) assert.isTrue(lines[0]!.endsWith("…"), lines[0]);
       }
-      keys("q");
+      terminal.keys("q");
       await ended(0);
     }).pipe(Effect.scoped),
   );
@@ -133,13 +112,13 @@ describe("nameq top on a terminal", () => {
       const { port } = face;
       face.stop();
       await until("the loss", (text) => text.includes("lost for"));
-      assert.include(screen().join("\n"), "10.0.0.3");
+      assert.include(terminal.screen().join("\n"), "10.0.0.3");
       face.nodes = [aNode("10.0.0.77")];
       await face.start(port);
       await until("the node again", (text) => isLive(text) && text.includes("10.0.0.77") && !text.includes("10.0.0.3"));
       // it said what it saw last
       assert.match(String(face.requests.at(-1)?.headers["last-event-id"]), /^run-\d+$/);
-      keys("C-c");
+      terminal.keys("C-c");
       await ended(0);
     }).pipe(Effect.scoped),
   );
@@ -148,7 +127,7 @@ describe("nameq top on a terminal", () => {
     it.scopedLive(`gives the terminal back on ${signal}`, () =>
       withFace(async (face) => {
         await follow(face);
-        process.kill(pidOf(), signal);
+        process.kill(terminal.child(), signal);
         await ended(0);
       }).pipe(Effect.scoped),
     );
@@ -156,10 +135,10 @@ describe("nameq top on a terminal", () => {
 
   it.scopedLive("gives the terminal back when the program crashes, and then says so", () =>
     withFace(async (face) => {
-      const crash = join(base, "crash.cjs");
+      const crash = join(terminal.directory, "crash.cjs");
       writeFileSync(crash, 'process.on("SIGUSR2", () => setImmediate(() => { throw new Error("on purpose"); }));');
       await follow(face, `NODE_OPTIONS=--require=${crash}`);
-      process.kill(pidOf(), "SIGUSR2");
+      process.kill(terminal.child(), "SIGUSR2");
       await until("the message", (text) => text.includes("this is a bug") && text.includes("on purpose"));
       await ended(1);
     }).pipe(Effect.scoped),
@@ -168,13 +147,13 @@ describe("nameq top on a terminal", () => {
   it.scopedLive("can be stopped and continued", () =>
     withFace(async (face) => {
       await follow(face);
-      keys("C-z");
+      terminal.keys("C-z");
       await until("the shell", (text) => text.includes("Stopped") && !text.includes("q quit"));
-      keys("fg", "Enter");
+      terminal.keys("fg", "Enter");
       await until("the picture", (text) => text.includes("q quit"));
       face.tell("nodes", { nodes: [aNode("10.0.0.9")], gone: [] });
       await until("what is new", (text) => text.includes("10.0.0.9"));
-      keys("q");
+      terminal.keys("q");
       await until("the shell", (text) => !text.includes("q quit"));
     }).pipe(Effect.scoped),
   );
@@ -182,19 +161,12 @@ describe("nameq top on a terminal", () => {
   it.scopedLive("ends when its terminal goes", () =>
     withFace(async (face) => {
       await follow(face);
-      const pid = pidOf();
-      tmux("kill-session", "-t", "t");
-      for (let tries = 0; ; tries++) {
-        try {
-          // a zombie has no command line
-          if (readFileSync(`/proc/${pid}/cmdline`, "utf8") === "") break;
-        } catch {
-          break;
-        }
+      const pid = terminal.child();
+      terminal.hangUp();
+      for (let tries = 0; runs(pid) || face.listeners.size > 0; tries++) {
         assert.isBelow(tries, 100, "it goes on without a terminal");
         await sleep(50);
       }
-      assert.strictEqual(face.listeners.size, 0);
     }).pipe(Effect.scoped),
   );
 
@@ -202,12 +174,12 @@ describe("nameq top on a terminal", () => {
     withFace(async (face) => {
       const escape = "\u001b";
       const colours = (): boolean =>
-        /\[3[1-7]m/.test(tmux("capture-pane", "-e", "-p", "-t", "t").replaceAll(escape, ""));
+        /\[3[1-7]m/.test(terminal.tmux("capture-pane", "-e", "-p", "-t", "t").replaceAll(escape, ""));
       await follow(face);
       assert.isTrue(colours());
-      keys("q");
+      terminal.keys("q");
       await ended(0);
-      keys(`NO_COLOR=1 ${process.execPath} ${program} top --http ${face.url}`, "Enter");
+      terminal.keys(`NO_COLOR=1 ${process.execPath} ${program} top --http ${face.url}`, "Enter");
       await until("the picture", (text) => text.includes("q quit"));
       assert.isFalse(colours());
     }).pipe(Effect.scoped),
@@ -216,8 +188,8 @@ describe("nameq top on a terminal", () => {
   it.scopedLive("says what is wrong with a face before it takes the screen", () =>
     withFace(async (face) => {
       face.token = "a token";
-      tmux("new-session", "-d", "-s", "t", "-x", "160", "-y", "30", "bash --norc");
-      keys(`${process.execPath} ${program} top --http ${face.url}; echo status $?`, "Enter");
+      terminal.open(160);
+      terminal.keys(`${process.execPath} ${program} top --http ${face.url}; echo status $?`, "Enter");
       const text = await until("the message", (text) => text.includes("status 1"));
       assert.include(text, "wants another token");
     }).pipe(Effect.scoped),
@@ -225,9 +197,9 @@ describe("nameq top on a terminal", () => {
 
   it.scopedLive("draws at most ten pictures a second, and of them only what differs", () =>
     withFace(async (face) => {
-      const log = join(base, "written");
+      const log = join(terminal.directory, "written");
       await follow(face);
-      tmux("pipe-pane", "-t", "t", `cat > ${log}`);
+      terminal.tmux("pipe-pane", "-t", "t", `cat > ${log}`);
       await sleep(200);
       const storm = 2_000;
       for (let i = 0; i < storm; i++) {
@@ -241,7 +213,6 @@ describe("nameq top on a terminal", () => {
       assert.isBelow(pictures, storm / 4);
       // the title stood all the time
       assert.notInclude(written, "port 17106");
-      rmSync(log);
     }).pipe(Effect.scoped),
   );
 });
