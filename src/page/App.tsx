@@ -1,6 +1,6 @@
 /** The page as a whole. */
 import type { JSX } from "preact";
-import { useEffect, useReducer, useRef } from "preact/hooks";
+import { useLayoutEffect, useReducer, useRef } from "preact/hooks";
 import { Announcer, Changes } from "./Changes.js";
 import { Details } from "./Details.js";
 import { Matrix } from "./Matrix.js";
@@ -116,7 +116,7 @@ const Emptiness = ({ page }: { readonly page: Page }): JSX.Element | undefined =
 const usesMedia = (query: string, redraw: () => void): boolean => {
   const media = useRef<MediaQueryList>(undefined);
   media.current ??= window.matchMedia(query);
-  useEffect(() => {
+  useLayoutEffect(() => {
     media.current?.addEventListener("change", redraw);
     return () => media.current?.removeEventListener("change", redraw);
   }, []);
@@ -125,13 +125,13 @@ const usesMedia = (query: string, redraw: () => void): boolean => {
 
 export const App = ({ page }: { readonly page: Page }): JSX.Element => {
   const [, redraw] = useReducer<number, void>((n) => n + 1, 0);
-  useEffect(() => page.onDraw(() => redraw()), [page]);
+  useLayoutEffect(() => page.onDraw(() => redraw()), [page]);
   const narrow = usesMedia(`(max-width: ${narrowWidth}px)`, redraw);
   const wide = usesMedia(`(min-width: ${wideWidth}px)`, redraw);
   const coarse = usesMedia("(pointer: coarse)", redraw);
   const { link, store, view } = page;
   const errors = store.conditions.length;
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = `${link.state === "lost" || errors > 0 ? "(!) " : ""}${store.self === undefined ? "" : `${store.self.address} – `}nameq`;
   });
   const { open } = view;
@@ -141,7 +141,7 @@ export const App = ({ page }: { readonly page: Page }): JSX.Element => {
     const cell = document.querySelector<HTMLElement>(".grid [tabindex='0']");
     requestAnimationFrame(() => cell?.focus({ preventScroll: true }));
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (open === undefined) return undefined;
     const onKey = (event: KeyboardEvent): void => {
       if (event.key === "Escape") close();

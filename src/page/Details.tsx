@@ -1,6 +1,6 @@
 /** One thing in full: a value, a host or a feature. */
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { byAddress } from "./Matrix.js";
 import type { Page } from "./Page.js";
 import { Json, Name, sourceName, StateMark, stateNames, stateOf } from "./Parts.js";
@@ -221,7 +221,7 @@ export const Details = ({
 }): JSX.Element => {
   const { feature, host } = open;
   const title = useRef<HTMLHeadingElement>(null);
-  useEffect(() => title.current?.focus({ preventScroll: true }), [feature, host]);
+  useLayoutEffect(() => title.current?.focus({ preventScroll: true }), [feature, host]);
   return (
     <section class="details" aria-labelledby="details-title">
       <header>

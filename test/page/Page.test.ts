@@ -163,7 +163,7 @@ describe("The page", () => {
     await details().getByText('"here"').waitFor();
     await page.getByRole("link", { name: "Nodes", exact: true }).click();
     await page.getByRole("columnheader", { name: "Features" }).click();
-    assert.match(page.url(), /#nodes\?.*sort=features/);
+    await page.waitForURL(/#nodes\?.*sort=features/);
     // what nothing can be ordered by leaves the order as it is
     await page.evaluate(() => location.assign("#nodes?sort=__proto__"));
     await page.locator('.grid[aria-label="60 nodes"]').waitFor();
