@@ -509,20 +509,21 @@ export class Witness {
     if (value === undefined) member.tree.delete(key);
     else member.tree.set(key, value);
     if (!member.running) return;
-    const history = this.members[owner]!.history.get(feature) ?? absent;
+    const { history: histories } = this.members[owner]!;
+    const history = histories.get(feature) ?? absent;
     const low = member.low.get(key) ?? 0;
+    const pair = this.pair(reader, owner);
     if (value === undefined) {
-      const pair = this.pair(reader, owner);
-      if (this.mayDisappear(reader, owner, nowMs) || this.disordered(this.members[owner]!, member, nowMs)) {
-        if (pair !== undefined) pair.knowsMs = never;
-        return;
-      }
+      const mayDisappear = this.mayDisappear(reader, owner, nowMs);
+      // as after a goodbye: an owner that starts again and learns of nobody is not heard by this reader
+      if (pair !== undefined && ![...histories.keys()].some((each) => member.tree.has(`${owner}/${each}`)))
+        pair.knowsMs = never;
+      if (mayDisappear || this.disordered(this.members[owner]!, member, nowMs)) return;
       const at = history.indexOf(undefined, low);
       if (at >= 0) member.low.set(key, at);
       else this.violate("disappeared", `${path} no more, although it is ${history.at(-1)}`, nowMs);
       return;
     }
-    const pair = this.pair(reader, owner);
     if (pair !== undefined) pair.knowsMs = Math.min(pair.knowsMs, nowMs);
     const at = history.indexOf(value, low);
     if (at >= 0) member.low.set(key, at);

@@ -46,6 +46,22 @@ export const regressions: ReadonlyArray<readonly [string, FaultSchedule.FaultSch
     },
   ],
   [
+    "a start after a goodbye, by a registry so slow that nobody learns of it until it has stopped (seed 1300782, shortened)",
+    {
+      seed: 3,
+      nodes: 4,
+      durationMs: 1_937_836,
+      steps: [
+        { atMs: 98_485, deed: { do: "set", node: 3, feature: "c", value: "845" } },
+        { atMs: 831_108, deed: { do: "stop", node: 3, keep: false } },
+        { atMs: 1_239_489, deed: { do: "registry", node: 3, delayMs: 40_000, failure: undefined } },
+        { atMs: 1_733_801, deed: { do: "start", node: 3 } },
+        { atMs: 1_810_880, deed: { do: "registry", node: 3, delayMs: 200, failure: "Throttled" } },
+        { atMs: 1_937_836, deed: { do: "stop", node: 3, keep: true } },
+      ],
+    },
+  ],
+  [
     "two clocks ahead together and set right again (seed 94): the news from then must not lock out later news",
     {
       seed: 94,
