@@ -362,9 +362,7 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
         return Effect.tryPromise({
           try: () => {
             running++;
-            return makeOnce()
-              .then(operation)
-              .finally(() => running--);
+            return operation().finally(() => running--);
           },
           catch: (cause): Failure => ({ reason: "Storage", cause }),
         });
@@ -380,7 +378,7 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
     /** After all writes before, those too that nobody waits for any more: a goodbye must not be overtaken. */
     const inOrder = <A>(write: () => Promise<A>): Effect.Effect<A, Failure> =>
       run(() => {
-        const done = written.then(write);
+        const done = written.then(makeOnce).then(write);
         written = done.catch(() => {});
         return done;
       });
@@ -460,10 +458,10 @@ const makeDirectory = (options: DirectoryOptions): Effect.Effect<Backend> =>
             return etagOf(stats);
           }),
         ),
-      list: run(list),
+      list: run(() => makeOnce().then(list)),
       get: (name) =>
         Effect.flatMap(
-          Effect.suspend(() => (local ? getLocal(name) : run(() => get(name)))),
+          Effect.suspend(() => (local ? getLocal(name) : run(() => makeOnce().then(() => get(name))))),
           (found) => (found === "TooLarge" ? Effect.fail<Failure>({ reason: found }) : Effect.succeed(found)),
         ),
       remove: (name) => inOrder(() => unlink(path.join(directory, name)).catch(unless("ENOENT"))),
