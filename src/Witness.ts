@@ -159,7 +159,7 @@ interface Pair {
   goodMs: number;
   /** The reader has accepted news that is no older than this. */
   heardMs: number;
-  /** Since when this run of the reader has shown something of the owner; Infinity when it has not. */
+  /** Since when this run of the reader shows something of the owner; Infinity while it shows nothing. */
   knowsMs: number;
 }
 

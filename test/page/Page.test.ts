@@ -2,6 +2,7 @@
 import { afterAll, afterEach, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest";
 import axe from "axe-core";
 import type { BrowserContext, Page } from "playwright-core";
+import { ensureBuilt } from "../Program.js";
 import { launch, watchFor } from "./Browser.js";
 import { addressOf, FakeNode } from "./FakeNode.js";
 
@@ -12,6 +13,7 @@ let page: Page;
 let faults: ReadonlyArray<string>;
 
 beforeAll(async () => {
+  ensureBuilt();
   browser = await launch();
   context = browser.context;
 });
@@ -44,6 +46,19 @@ const focused = () =>
     const { column, row } = (document.activeElement as HTMLElement).dataset;
     return `${row ?? ""}/${column ?? ""}`;
   });
+/** What the title and the focus are in the very turn in which something is drawn. To be called before that, and then. */
+const drawn = {
+  await: (selector: string) =>
+    page.evaluate((wanted) => {
+      const observer = new MutationObserver(() => {
+        if (document.querySelector(wanted) === null) return;
+        observer.disconnect();
+        document.body.dataset["drawn"] = `${document.title}, ${document.activeElement?.id}`;
+      });
+      observer.observe(document.body, { subtree: true, childList: true });
+    }, selector),
+  told: () => page.evaluate(() => document.body.dataset["drawn"]),
+};
 const withoutFaults = () => assert.deepStrictEqual(faults, []);
 
 describe("The page", () => {
@@ -208,9 +223,10 @@ describe("The page", () => {
     assert.strictEqual(await focused(), `${addressOf(998)}/`);
     await page.keyboard.press("ArrowRight");
     assert.strictEqual(await focused(), `${addressOf(998)}/a`);
+    await drawn.await(".details");
     await page.keyboard.press("Enter");
     await details().waitFor();
-    assert.strictEqual(await page.evaluate(() => document.activeElement?.id), "details-title");
+    assert.strictEqual(await drawn.told(), "10.0.0.1 – nameq, details-title");
     await page.keyboard.press("Escape");
     await details().waitFor({ state: "detached" });
     await page.waitForFunction(
@@ -274,9 +290,10 @@ describe("The page", () => {
     node.fleet(5, ["kept", "lost"]);
     await open();
     await cell("10.0.0.2", "lost").waitFor();
+    await drawn.await("[role=alert]");
     await node.stop();
     await page.getByRole("alert").getByText("Not connected").waitFor();
-    assert.match(await page.title(), /^\(!\)/);
+    assert.match((await drawn.told()) ?? "", /^\(!\) 10\.0\.0\.1 – nameq, /);
     await cell("10.0.0.2", "lost").waitFor();
     const tried = page.waitForEvent("requestfailed");
     await page.getByRole("button", { name: "Try now" }).click();
